@@ -1,0 +1,87 @@
+"""Which part of a scanner decides: one rule, for one text and for a million stored scores alike.
+
+In every mode the result is one part's probabilities, so a stored pair of scores answers for every
+mode, threshold and band afterwards. The comparisons below work on floats and on arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shield_engine.config import Bands
+from shield_engine.types import Mode, Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["asks_model", "confidence", "decided", "model_decides"]
+
+
+def confidence(task: Task, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what modes compare, shape (n,): the risk of two classes, the highest of three."""
+    if task is Task.SENTIMENT:
+        return probabilities.max(axis=1)
+    return probabilities[:, 1]
+
+
+def asks_model(mode: Mode, heuristic: float, bands: Bands) -> bool:
+    """Return whether a scan in `mode` needs the model after a heuristic confidence.
+
+    Works elementwise on arrays.
+    """
+    if mode is Mode.HEURISTIC:
+        return heuristic != heuristic  # noqa: PLR0124 - False, or an array of False
+    if mode is Mode.HYBRID:
+        lower = -1.0 if bands.lower is None else bands.lower
+        return (heuristic < bands.upper) & (heuristic > lower)
+    return heuristic == heuristic  # noqa: PLR0124 - True, or an array of True
+
+
+def model_decides(mode: Mode, heuristic: float, model: float, bands: Bands) -> bool:
+    """Return whether the model's probabilities are the result of `mode`.
+
+    `both` takes the part with the higher confidence; ties go to the heuristic, which has reasons.
+    Works elementwise on arrays.
+    """
+    asks = asks_model(mode, heuristic, bands)
+    if mode is Mode.BOTH:
+        return asks & (model > heuristic)
+    return asks
+
+
+def decided(
+    task: Task,
+    mode: Mode,
+    heuristic: NDArray[np.float64] | None,
+    model: NDArray[np.float64] | None,
+    bands: Bands,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the probabilities of `mode` for stored scores of both parts.
+
+    Args:
+        task: Decides what confidence means.
+        mode: The mode to derive.
+        heuristic: Shape (n, labels); may be `None` for mode `ml`.
+        model: Shape (n, labels), NaN where the model failed; may be `None` for `heuristic`.
+        bands: Hybrid bands.
+
+    Returns:
+        Probabilities of shape (n, labels), NaN where `mode` needed a model that failed, and a
+        boolean array of shape (n,) that is true where the model was asked.
+    """
+    if mode is Mode.HEURISTIC:
+        assert heuristic is not None  # noqa: S101 - the run stores this part
+        return heuristic, np.zeros(len(heuristic), dtype=bool)
+    assert model is not None  # noqa: S101 - the run stores this part
+    if mode is Mode.ML:
+        return model, np.ones(len(model), dtype=bool)
+    assert heuristic is not None  # noqa: S101 - the run stores this part
+    h = confidence(task, heuristic)
+    m = confidence(task, model)
+    asked = np.asarray(asks_model(mode, h, bands))  # type: ignore[arg-type]
+    takes_model = np.asarray(model_decides(mode, h, m, bands))  # type: ignore[arg-type]
+    result = np.where(takes_model[:, None], model, heuristic)
+    result[asked & np.isnan(m)] = np.nan
+    return result, asked

@@ -1,0 +1,1 @@
+"""Runs, jobs, metrics and statistics: how scanners are measured on datasets."""

@@ -1,0 +1,178 @@
+"""Several scanners over one text or many, and the vault that input and output scans share."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from shield_engine.errors import ConfigError
+from shield_engine.scanners import Scanner
+from shield_engine.types import ScanResult
+
+__all__ = ["PipelineResult", "ScannerPipeline", "Vault"]
+
+
+class Vault:
+    """A locked map from placeholder to JSON value, shared by the scans of one conversation.
+
+    Values are copied in and out, so nobody changes a stored value by accident.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a JSON value under `key`.
+
+        Raises:
+            ConfigError: `value` is not JSON (NaN is not).
+        """
+        try:
+            encoded = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"vault value of {key!r} is not JSON: {error}") from error
+        with self._lock:
+            self._values[key] = encoded
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a copy of the value under `key`, or `default`."""
+        with self._lock:
+            encoded = self._values.get(key)
+        return default if encoded is None else json.loads(encoded)
+
+    def remove(self, key: str) -> bool:
+        """Drop `key`; return whether it was there."""
+        with self._lock:
+            return self._values.pop(key, None) is not None
+
+    def contains(self, key: str) -> bool:
+        """Return whether `key` is stored."""
+        with self._lock:
+            return key in self._values
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys, oldest first."""
+        with self._lock:
+            return tuple(self._values)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            self._values.clear()
+
+    def __contains__(self, key: str) -> bool:
+        return self.contains(key)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._values)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResult:
+    """What all scanners said of one text.
+
+    Attributes:
+        text: The text to pass on.
+        results: One result per scanner that ran, in the pipeline's order.
+        skipped: Names of scanners that a short circuit left out.
+        total_ms: Wall time of the whole scan.
+    """
+
+    text: str
+    results: tuple[ScanResult, ...]
+    skipped: tuple[str, ...] = ()
+    total_ms: float = 0.0
+    vault_keys: tuple[str, ...] = field(default=())
+
+    @property
+    def is_valid(self) -> bool:
+        """True if every scanner that ran lets the text pass."""
+        return all(result.is_valid for result in self.results)
+
+    @property
+    def risk_score(self) -> float:
+        """The highest risk."""
+        return max((result.risk_score for result in self.results), default=0.0)
+
+    @property
+    def combined(self) -> ScanResult:
+        """One result: maximum risk, valid only if all are."""
+        if not self.results:
+            return ScanResult.passed(self.text)
+        return reduce(ScanResult.combine, self.results)
+
+    def __iter__(self) -> Iterator[ScanResult]:
+        return iter(self.results)
+
+
+class ScannerPipeline:
+    """Runs input scanners over prompts and output scanners over answers.
+
+    Each scanner gets the text the one before it returned. Two instances of one kind may stand
+    side by side if their names differ.
+    """
+
+    def __init__(
+        self,
+        scanners: Sequence[Scanner],
+        output_scanners: Sequence[Scanner] = (),
+        *,
+        short_circuit: bool = False,
+        vault: Vault | None = None,
+        threads: int = 1,
+    ) -> None:
+        for side in (scanners, output_scanners):
+            names = [scanner.name for scanner in side]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ConfigError(
+                    f"two scanners are named {', '.join(twice)}; set ScannerConfig.name"
+                )
+        self.scanners = tuple(scanners)
+        self.output_scanners = tuple(output_scanners)
+        self.short_circuit = short_circuit
+        self.vault = vault if vault is not None else Vault()
+        self._threads = threads
+
+    def execute(self, text: str) -> PipelineResult:
+        """Scan a prompt."""
+        return self._run(self.scanners, text)
+
+    def execute_output(self, text: str) -> PipelineResult:
+        """Scan a model's answer, with the vault its prompt was scanned with."""
+        return self._run(self.output_scanners, text)
+
+    def execute_batch(self, texts: Sequence[str]) -> list[PipelineResult]:
+        """Scan many prompts over the pipeline's threads; results keep the order of `texts`."""
+        if self._threads == 1 or len(texts) < 2:
+            return [self.execute(text) for text in texts]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(self.execute, texts))
+
+    def _run(self, scanners: Sequence[Scanner], text: str) -> PipelineResult:
+        started = time.perf_counter()
+        results: list[ScanResult] = []
+        for position, scanner in enumerate(scanners):
+            result = scanner.scan(text)
+            text = result.text
+            results.append(result)
+            if self.short_circuit and not result.is_valid:
+                skipped = tuple(later.name for later in scanners[position + 1 :])
+                break
+        else:
+            skipped = ()
+        return PipelineResult(
+            text=text,
+            results=tuple(results),
+            skipped=skipped,
+            total_ms=(time.perf_counter() - started) * 1_000,
+            vault_keys=self.vault.keys(),
+        )

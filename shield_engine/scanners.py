@@ -1,0 +1,434 @@
+"""The three scanners: two parts, one decision, reasons and spans.
+
+A scanner is one method wide (`scan`). Hides the cache, the circuit breaker and the fallback; none
+of the three can change a score without saying so in the result.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from shield_engine.breaker import CircuitBreaker
+from shield_engine.cache import ResultCache, text_digest
+from shield_engine.config import ScannerConfig
+from shield_engine.decision import asks_model, model_decides
+from shield_engine.errors import InferenceError, ShieldError
+from shield_engine.heuristics import HeuristicPart, HeuristicScore, heuristic_for, load_rules
+from shield_engine.ml import InferenceEngine, MLScore
+from shield_engine.types import (
+    LABELS,
+    Entity,
+    Method,
+    Mode,
+    ModelStamp,
+    RiskFactor,
+    ScanResult,
+    Severity,
+    Task,
+    Timings,
+)
+
+__all__ = [
+    "KINDS",
+    "MLPart",
+    "PartsScanner",
+    "PromptInjection",
+    "RawScores",
+    "Scanner",
+    "ScannerStats",
+    "Sentiment",
+    "Toxicity",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class Scanner(Protocol):
+    """Anything that can judge a text."""
+
+    @property
+    def name(self) -> str:
+        """Name of this instance; results carry it."""
+        ...
+
+    def scan(self, text: str) -> ScanResult:
+        """Judge `text`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MLPart:
+    """A ready model: what runs it, what it is, and its thresholds by mode."""
+
+    engine: InferenceEngine
+    stamp: ModelStamp
+    tokenizer_key: str
+    thresholds: Mapping[str, float]
+
+    @property
+    def key(self) -> str:
+        """Everything of the model part that decides a score."""
+        return f"{self.stamp.sha256}:{self.stamp.variant}:{self.tokenizer_key}"
+
+
+@dataclass(frozen=True, slots=True)
+class RawScores:
+    """What both parts said, before any threshold; what the cache keeps."""
+
+    heuristic: HeuristicScore | None
+    model: MLScore | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScannerStats:
+    """Counts since the scanner was made."""
+
+    scans: int
+    cache_hits: int
+    model_calls: int
+    model_ms: float
+    model_failures: int
+    fallbacks: int
+    escalations: int
+    breaker: str
+
+
+class PartsScanner:
+    """A scanner of a heuristic part and a model part, decided by its mode.
+
+    Build one with `PromptInjection.create`, `Toxicity.create` or `Sentiment.create`, or let
+    `Shield.scanner` bring the model.
+    """
+
+    task: Task
+
+    def __init__(
+        self,
+        config: ScannerConfig,
+        heuristic: HeuristicPart,
+        model: MLPart | None,
+        cache: ResultCache[RawScores],
+        breaker: CircuitBreaker,
+    ) -> None:
+        self.config = config
+        self.name = config.name or type(self).__name__
+        self.heuristic = heuristic
+        self.model = model
+        self.cache = cache
+        self.breaker = breaker
+        self.threshold = config.threshold_for(config.mode, model.thresholds if model else {})
+        self._key = (
+            self.task.value,
+            config.mode.value,
+            config.bands if config.mode is Mode.HYBRID else None,
+            heuristic.version,
+            model.key if model else "",
+        )
+        self._allowed_patterns = _compiled(config.allow.patterns)
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(
+            ("scans", "cache_hits", "model_calls", "model_failures", "fallbacks", "escalations"), 0
+        )
+        self._model_ms = 0.0
+
+    @classmethod
+    def create(
+        cls,
+        config: ScannerConfig | None = None,
+        model: MLPart | None = None,
+        *,
+        cache: ResultCache[RawScores] | None = None,
+        breaker: CircuitBreaker | None = None,
+    ) -> PartsScanner:
+        """Return a ready scanner.
+
+        Args:
+            config: Mode, thresholds, rules; heuristics only by default.
+            model: The model part; modes other than `heuristic` need it.
+            cache: Shared result cache; one of the configured size by default.
+            breaker: Shared circuit breaker of the model; a new one by default.
+
+        Raises:
+            ConfigError: A rule, pattern or id in `config` cannot be used.
+            InferenceError: The mode needs a model and none was given.
+        """
+        config = config or ScannerConfig()
+        if config.mode is not Mode.HEURISTIC and model is None:
+            raise InferenceError(
+                f"{cls.__name__} in mode {config.mode.value} needs a model; "
+                "use Shield.scanner, which brings the registry's"
+            )
+        extra = load_rules(Path(config.rules_file), cls.task) if config.rules_file else ()
+        part = heuristic_for(cls.task, extra_rules=extra, disabled_rules=config.disabled_rules)
+        return cls(
+            config,
+            part,
+            model if config.mode is not Mode.HEURISTIC else None,
+            cache if cache is not None else ResultCache(config.ml.cache),
+            breaker or CircuitBreaker(),
+        )
+
+    def scan(self, text: str) -> ScanResult:
+        """Judge `text` at the threshold in force.
+
+        Raises:
+            InferenceError: The model failed and the settings allow no fallback.
+        """
+        started = time.perf_counter()
+        if self._is_allowed(text):
+            return ScanResult.passed(text, scanner=self.name)
+        key = (text_digest(text), self._key)
+        raw = self.cache.get(key) if self.config.cache_enabled else None
+        hit = raw is not None
+        cache_ms = _elapsed_ms(started) if self.config.cache_enabled else None
+        fallback: ShieldError | None = None
+        if raw is None:
+            raw, fallback = self._score(text)
+            if self.config.cache_enabled and fallback is None:
+                self.cache.put(key, raw)
+        with self._lock:
+            self._counts["scans"] += 1
+            self._counts["cache_hits"] += hit
+        return self._result(text, raw, hit, cache_ms, started, fallback)
+
+    def scan_many(self, texts: Sequence[str]) -> list[ScanResult]:
+        """Judge each text, in order."""
+        return [self.scan(text) for text in texts]
+
+    def stats(self) -> ScannerStats:
+        """Return the counts so far."""
+        with self._lock:
+            return ScannerStats(
+                **self._counts, model_ms=self._model_ms, breaker=self.breaker.state.value
+            )
+
+    def _is_allowed(self, text: str) -> bool:
+        if not self.config.allow:
+            return False
+        return text in self.config.allow.texts or any(
+            pattern.fullmatch(text) for pattern in self._allowed_patterns
+        )
+
+    def _score(self, text: str) -> tuple[RawScores, ShieldError | None]:
+        """Return both parts' scores, and the error if the model failed and fallback is on."""
+        mode = self.config.mode
+        if mode is Mode.ML:
+            try:
+                return RawScores(None, self._ask_model(text)), None
+            except ShieldError as error:
+                self._note_failure(error)
+                return RawScores(self.heuristic.score(text), None), error
+        heuristic = self.heuristic.score(text)
+        if not asks_model(mode, _confidence(self.task, heuristic.probabilities), self.config.bands):
+            return RawScores(heuristic, None), None
+        with self._lock:
+            self._counts["escalations"] += 1
+        try:
+            return RawScores(heuristic, self._ask_model(text)), None
+        except ShieldError as error:
+            self._note_failure(error)
+            return RawScores(heuristic, None), error
+
+    def _ask_model(self, text: str) -> MLScore:
+        assert self.model is not None  # noqa: S101 - create() refuses a mode without its model
+        if not self.breaker.allows():
+            raise InferenceError(
+                f"the circuit breaker of {self.model.stamp.id} is {self.breaker.state.value} "
+                "after repeated failures"
+            )
+        started = time.perf_counter()
+        try:
+            score = self.model.engine.infer(text)
+        except Exception:
+            self.breaker.fail()
+            with self._lock:
+                self._counts["model_failures"] += 1
+            raise
+        self.breaker.succeed()
+        with self._lock:
+            self._counts["model_calls"] += 1
+            self._model_ms += _elapsed_ms(started)
+        return score
+
+    def _note_failure(self, error: ShieldError) -> None:
+        if not self.config.ml.use_fallback:
+            raise error
+        with self._lock:
+            self._counts["fallbacks"] += 1
+        logger.warning("%s fell back to heuristics: %s", self.name, error)
+
+    def _result(
+        self,
+        text: str,
+        raw: RawScores,
+        hit: bool,
+        cache_ms: float | None,
+        started: float,
+        fallback: ShieldError | None,
+    ) -> ScanResult:
+        heuristic, model = raw.heuristic, raw.model
+        takes_model = model is not None and (
+            heuristic is None
+            or model_decides(
+                self.config.mode,
+                _confidence(self.task, heuristic.probabilities),
+                _confidence(self.task, model.probabilities),
+                self.config.bands,
+            )
+        )
+        chosen = model if takes_model else heuristic
+        assert chosen is not None  # noqa: S101 - one part always scored
+        risk = chosen.score
+        labels = LABELS[self.task]
+        verdict = self._verdict(chosen.probabilities)
+        metadata: dict[str, Any] = {
+            "label": verdict,
+            "threshold": self.threshold,
+            "probabilities": dict(zip(labels, chosen.probabilities, strict=True)),
+        }
+        if heuristic is not None:
+            metadata["heuristic_score"] = heuristic.score
+        if model is not None:
+            metadata["ml_score"] = model.score
+            metadata["window"] = model.window
+            metadata["windows"] = model.windows
+            metadata["tokens"] = model.tokens
+        if fallback is not None:
+            metadata["fallback_reason"] = str(fallback)
+        return ScanResult(
+            text=text,
+            is_valid=self._is_valid(verdict),
+            risk_score=risk,
+            severity=Severity.of(risk),
+            risk_factors=self._factors(heuristic, model),
+            entities=self._entities(text, heuristic, model),
+            scanner=self.name,
+            method=self._method(heuristic, model, fallback),
+            cache_hit=hit,
+            timings=Timings(
+                normalise_ms=heuristic.normalise_ms if heuristic and not hit else None,
+                rules_ms=heuristic.rules_ms if heuristic and not hit else None,
+                tokenize_ms=model.tokenize_ms if model and not hit else None,
+                infer_ms=model.infer_ms if model and not hit else None,
+                cache_ms=cache_ms,
+                total_ms=_elapsed_ms(started),
+            ),
+            model=self.model.stamp if self.model and model else None,
+            metadata=metadata,
+        )
+
+    def _verdict(self, probabilities: Sequence[float]) -> str:
+        labels = LABELS[self.task]
+        if self.task is Task.SENTIMENT:
+            return labels[max(range(len(labels)), key=probabilities.__getitem__)]
+        return labels[probabilities[1] >= self.threshold]
+
+    def _is_valid(self, verdict: str) -> bool:
+        if self.task is Task.SENTIMENT:
+            return verdict in self.config.allowed_labels
+        return verdict == LABELS[self.task][0]
+
+    def _method(
+        self, heuristic: HeuristicScore | None, model: MLScore | None, fallback: ShieldError | None
+    ) -> Method:
+        if fallback is not None:
+            return Method.ML_FALLBACK_TO_HEURISTIC
+        if self.config.mode is Mode.HEURISTIC:
+            return Method.HEURISTIC
+        if model is None:
+            return Method.HEURISTIC_SHORT_CIRCUIT
+        return Method.HYBRID_BOTH if heuristic is not None else Method.ML
+
+    def _factors(
+        self, heuristic: HeuristicScore | None, model: MLScore | None
+    ) -> tuple[RiskFactor, ...]:
+        factors = []
+        if heuristic is not None:
+            factors += [
+                RiskFactor(hit.category, hit.description, Severity.of(hit.score), hit.score)
+                for hit in heuristic.hits
+            ]
+        if model is not None and self.model is not None:
+            label = LABELS[self.task][1 if self.task is not Task.SENTIMENT else 0]
+            factors.append(
+                RiskFactor(
+                    "model",
+                    f"{self.model.stamp.id} ({self.model.stamp.variant}) gives {label} "
+                    f"a probability of {model.score:.3f}, window {model.window[0]}-"
+                    f"{model.window[1]} of {model.windows}",
+                    Severity.of(model.score),
+                    model.score,
+                )
+            )
+        return tuple(sorted(factors, key=lambda factor: -factor.score))
+
+    def _entities(
+        self, text: str, heuristic: HeuristicScore | None, model: MLScore | None
+    ) -> tuple[Entity, ...]:
+        spans = []
+        if heuristic is not None:
+            spans += [
+                Entity(
+                    hit.category, hit.start, hit.end, text[hit.start : hit.end], hit.score,
+                    hit.rule_id,
+                )
+                for hit in heuristic.hits
+            ]  # fmt: skip
+        if model is not None and self.model is not None and model.windows > 1:
+            start, end = model.window
+            spans.append(
+                Entity("window", start, end, text[start:end], model.score, self.model.stamp.id)
+            )
+        return tuple(spans)
+
+
+class PromptInjection(PartsScanner):
+    """Finds text that tries to make the model depart from its operator's instructions."""
+
+    task = Task.PROMPT_INJECTION
+
+
+class Toxicity(PartsScanner):
+    """Finds insult, threat, obscene abuse and identity hate aimed at someone."""
+
+    task = Task.TOXICITY
+
+
+class Sentiment(PartsScanner):
+    """Tells negative, neutral and positive apart; the policy says which may pass."""
+
+    task = Task.SENTIMENT
+
+
+KINDS: Mapping[Task, type[PartsScanner]] = {
+    kind.task: kind for kind in (PromptInjection, Toxicity, Sentiment)
+}
+"""The scanner class of each task."""
+
+
+def _confidence(task: Task, probabilities: Sequence[float]) -> float:
+    return max(probabilities) if task is Task.SENTIMENT else probabilities[1]
+
+
+def _compiled(patterns: Sequence[str]) -> tuple[Any, ...]:
+    import re2
+
+    from shield_engine.errors import ConfigError
+
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re2.compile(pattern))
+        except re2.error as error:
+            raise ConfigError(f"allow-list pattern {pattern!r} is not valid RE2: {error}") from error
+    return tuple(compiled)
+
+
+def _elapsed_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1_000
