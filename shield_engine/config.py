@@ -24,9 +24,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.ttl_s < 0:
-            raise ConfigError(
-                f"cache size {self.size} and TTL {self.ttl_s} s must not be below 0"
-            )
+            raise ConfigError(f"cache size {self.size} and TTL {self.ttl_s} s must not be below 0")
 
     @classmethod
     def production(cls) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from shield_engine.config import ScannerConfig
 from shield_engine.decision import asks_model, model_decides
 from shield_engine.errors import InferenceError, ShieldError
 from shield_engine.heuristics import HeuristicPart, HeuristicScore, heuristic_for, load_rules
-from shield_engine.ml import InferenceEngine, MLScore
+from shield_engine.ml import MLScore
 from shield_engine.types import (
     LABELS,
     Entity,
@@ -64,9 +64,9 @@ class Scanner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MLPart:
-    """A ready model: what runs it, what it is, and its thresholds by mode."""
+    """A model: what scores one text (loading it first if need be), its stamp and thresholds."""
 
-    engine: InferenceEngine
+    infer: Callable[[str], MLScore]
     stamp: ModelStamp
     tokenizer_key: str
     thresholds: Mapping[str, float]
@@ -244,7 +244,7 @@ class PartsScanner:
             )
         started = time.perf_counter()
         try:
-            score = self.model.engine.infer(text)
+            score = self.model.infer(text)
         except Exception:
             self.breaker.fail()
             with self._lock:
@@ -426,7 +426,9 @@ def _compiled(patterns: Sequence[str]) -> tuple[Any, ...]:
         try:
             compiled.append(re2.compile(pattern))
         except re2.error as error:
-            raise ConfigError(f"allow-list pattern {pattern!r} is not valid RE2: {error}") from error
+            raise ConfigError(
+                f"allow-list pattern {pattern!r} is not valid RE2: {error}"
+            ) from error
     return tuple(compiled)
 
 

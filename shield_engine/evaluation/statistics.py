@@ -101,7 +101,7 @@ def wilson_bounds(
     """
     hits, rows = _counts(k, n)
     z = _z(0.5 + _checked(confidence) / 2)
-    safe = np.maximum(rows, np.finfo(float).tiny)
+    safe = np.where(rows == 0, 1.0, rows)
     rate = hits / safe
     spread = z * np.sqrt(rate * (1 - rate) / safe + z * z / (4 * safe * safe))
     shrink = 1 + z * z / safe
@@ -209,7 +209,7 @@ def resample_weights(
         n_units = int(groups.max(initial=-1)) + 1
         seen = np.zeros((n_units, int(strata.max(initial=0)) + 1), dtype=bool)
         seen[groups, strata] = True
-        kinds = np.unique(seen, axis=0, return_inverse=True)[1].reshape(-1)
+        kinds = np.unique(~seen, axis=0, return_inverse=True)[1].reshape(-1)
     units = np.argsort(kinds, kind="stable")
     is_sorted = bool(np.array_equal(units, np.arange(n_units)))
     sizes = np.unique(kinds, return_counts=True)[1]
@@ -446,8 +446,11 @@ def _checked(confidence: float) -> float:
 
 def _counts(k: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     hits, rows = np.broadcast_arrays(np.asarray(k, np.float64), np.asarray(n, np.float64))
-    if not bool(np.all((hits >= 0) & (hits <= rows))):
-        raise ValueError(f"a count lies outside 0..n: k = {hits.tolist()}, n = {rows.tolist()}")
+    fits = (hits >= 0) & (hits <= rows)
+    if not bool(np.all(fits)):
+        first = int(np.flatnonzero(~fits)[0])
+        k_seen, n_seen = hits.reshape(-1)[first], rows.reshape(-1)[first]
+        raise ValueError(f"a count lies outside 0..n: k = {k_seen:g}, n = {n_seen:g}")
     return hits, rows
 
 

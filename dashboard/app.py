@@ -1,0 +1,84 @@
+"""The dashboard's entry: navigation, and the one place where an error becomes a message."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components import errors_shown, plain
+from dashboard.state import resources
+
+st.set_page_config(page_title="LLM Shield", page_icon=":material/shield:", layout="wide")
+
+page = st.navigation(
+    {
+        "Evaluate": [
+            st.Page(
+                "app_pages/overview.py",
+                title="Overview",
+                icon=":material/home:",
+                default=True,
+                help="What is stored, the latest runs, and one button that compares all modes.",
+            ),
+            st.Page(
+                "app_pages/datasets.py",
+                title="Datasets",
+                icon=":material/dataset:",
+                help="Import a file of texts, map its columns and labels, and look at its rows.",
+            ),
+            st.Page(
+                "app_pages/new_run.py",
+                title="New run",
+                icon=":material/play_arrow:",
+                help="Score a dataset with rules, with a model, or with both.",
+            ),
+            st.Page(
+                "app_pages/runs.py",
+                title="Runs",
+                icon=":material/list_alt:",
+                help="Every run with its progress and settings; resume, export or delete one.",
+            ),
+        ],
+        "Decide": [
+            st.Page(
+                "app_pages/compare.py",
+                title="Compare",
+                icon=":material/compare_arrows:",
+                help="All modes side by side on the same rows, with intervals and latency.",
+            ),
+        ],
+        "Operate": [
+            st.Page(
+                "app_pages/performance.py",
+                title="Performance",
+                icon=":material/speed:",
+                help="Load times, throughput and latency measured on this machine.",
+            ),
+            st.Page(
+                "app_pages/playground.py",
+                title="Playground",
+                icon=":material/science:",
+                help="Scan one text and see every score with its reasons.",
+            ),
+            st.Page(
+                "app_pages/models.py",
+                title="Models",
+                icon=":material/memory:",
+                help="Registered models: files, checksums, load time and memory.",
+            ),
+            st.Page(
+                "app_pages/settings_page.py",
+                title="Settings",
+                icon=":material/settings:",
+                url_path="settings",
+                help="Where things lie, backup, purge and limits.",
+            ),
+        ],
+    }
+)
+
+with errors_shown():
+    if "seen_notices" not in st.session_state:
+        st.session_state["seen_notices"] = True
+        for notice in resources().notices:
+            st.toast(plain(notice), icon=":material/info:", duration="long")
+    page.run()

@@ -1,0 +1,581 @@
+"""The command's tree: what each subcommand takes, and what it calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from shield_engine.cli.output import console, note, percent, print_evaluation, print_scan, size
+from shield_engine.cli.session import (
+    evaluation_store,
+    free_port,
+    open_shield,
+    progress_bar,
+    read_text,
+)
+from shield_engine.config import Bands, ScannerConfig, check_task
+from shield_engine.errors import ConfigError
+from shield_engine.settings import Settings
+from shield_engine.types import Mode, Task, Variant
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Evaluate, tune and watch the scanners that guard language models.",
+)
+
+EXIT_FLAGGED = 100
+
+TaskOption = Annotated[
+    str | None, typer.Option("--task", help="prompt_injection, toxicity or sentiment.")
+]
+VariantOption = Annotated[
+    Variant, typer.Option(case_sensitive=False, help="Precision of the model's weights.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Registry id; the task's default if absent.")
+]
+ModesOption = Annotated[
+    str, typer.Option("--modes", help="Comma-separated: heuristic, ml, hybrid, both.")
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Instead of the registry's balanced threshold."),
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the figures to this file, - for standard output."),
+]
+ScoresOption = Annotated[
+    Path | None, typer.Option("--scores", help="Write every row's scores to this Parquet file.")
+]
+StoreOption = Annotated[
+    bool, typer.Option("--store/--no-store", help="Keep datasets and runs for the dashboard.")
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads that score rows.")]
+UpperOption = Annotated[
+    float,
+    typer.Option(
+        "--hybrid-upper", min=0.0, max=1.0, help="Heuristic score that ends a hybrid scan as risky."
+    ),
+]
+LowerOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hybrid-lower",
+        min=0.0,
+        max=1.0,
+        help="Heuristic score that ends it as safe; off if absent.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="Of the bootstrap intervals.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        console.print(f"llm-shield {metadata.version('llm-shield')}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def dashboard(
+    port: Annotated[
+        int | None, typer.Option(help="Port; 8501 or the next free one if absent.")
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser window.")
+    ] = False,
+) -> None:
+    """Serve the dashboard on 127.0.0.1."""
+    found = util.find_spec("dashboard")
+    if found is None or found.origin is None:
+        raise ConfigError("the package dashboard is not installed beside shield_engine")
+    script = Path(found.origin).with_name("app.py")
+    chosen = port or free_port(8501)
+    note(
+        f"LLM Shield on http://127.0.0.1:{chosen}  (store: {Settings.from_env().home}; stop with Ctrl+C)"
+    )
+    command = [
+        sys.executable, "-m", "streamlit", "run", str(script),
+        "--server.address", "127.0.0.1", "--server.port", str(chosen),
+        "--server.headless", str(not open_browser).lower(),
+        "--browser.gatherUsageStats", "false", "--server.enableXsrfProtection", "true",
+        "--server.maxUploadSize", "200", "--server.fileWatcherType", "none",
+        "--client.toolbarMode", "minimal", "--client.showErrorDetails", "none",
+    ]  # fmt: skip
+    try:
+        code = subprocess.run(command, check=False, cwd=script.parent).returncode
+    except KeyboardInterrupt:
+        code = 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def scan(
+    text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")],
+    task: TaskOption = None,
+    mode: Annotated[Mode, typer.Option(help="Which parts decide.")] = Mode.HYBRID,
+    variant: VariantOption = Variant.INT8,
+    threshold: ThresholdOption = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help=f"Exit with {EXIT_FLAGGED} if a scanner flags the text."),
+    ] = False,
+) -> None:
+    """Judge one text with one scanner, or with all three."""
+    from dataclasses import asdict, replace
+
+    shield = open_shield()
+    content = read_text(text)
+    config = replace(ScannerConfig.for_mode(mode, variant), threshold=threshold)
+    tasks = [check_task(task)] if task else list(Task)
+    results = {one: shield.scanner(one, config).scan(content) for one in tasks}
+    if json_out:
+        document = {one.value: asdict(result) for one, result in results.items()}
+        print(json.dumps(document, indent=2))  # noqa: T201 - the command's output
+    else:
+        print_scan(results)
+    if exit_code and not all(result.is_valid for result in results.values()):
+        raise typer.Exit(EXIT_FLAGGED)
+
+
+@app.command("eval")
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet, plain or .gz.")],
+    task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
+    modes: ModesOption = "heuristic,ml,hybrid,both",
+    variant: VariantOption = Variant.INT8,
+    model: ModelOption = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="File's values to classes: 1=attack,0=benign.")
+    ] = None,
+    slice_column: Annotated[
+        list[str] | None,
+        typer.Option(help="Give the figures by value of this column, too; may be repeated."),
+    ] = None,
+    threshold: ThresholdOption = None,
+    hybrid_upper: UpperOption = 0.9,
+    hybrid_lower: LowerOption = None,
+    limit: LimitOption = None,
+    workers: WorkersOption = None,
+    seed: SeedOption = 7,
+    json_out: JsonOption = None,
+    scores: ScoresOption = None,
+    store: StoreOption = True,
+) -> None:
+    """Score a file once and give the figures of every mode."""
+    from shield_engine.datasets import parse_label_map
+    from shield_engine.evaluation.suite import SuiteItem
+
+    chosen = check_task(task)
+    item = SuiteItem(
+        path=str(file),
+        file=file,
+        task=chosen,
+        text=text_column,
+        label=label_column,
+        label_map=parse_label_map(label_map, chosen) if label_map else None,
+        slices=tuple(slice_column or ()),
+    )
+    spec = _spec(modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed)
+    _evaluate([item], spec, json_out, scores, store)
+
+
+@app.command()
+def suite(
+    file: Annotated[Path, typer.Argument(help='JSON: {"datasets": [{"path", "task", ...}]}.')],
+    task: TaskOption = None,
+    modes: ModesOption = "heuristic,ml,hybrid,both",
+    variant: VariantOption = Variant.INT8,
+    model: ModelOption = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the texts where the suite names none.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the labels where the suite names none.")
+    ] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="File's values to classes where the suite has none.")
+    ] = None,
+    slice_column: Annotated[
+        list[str] | None, typer.Option(help="Slice column where the suite names none.")
+    ] = None,
+    threshold: ThresholdOption = None,
+    hybrid_upper: UpperOption = 0.9,
+    hybrid_lower: LowerOption = None,
+    limit: LimitOption = None,
+    workers: WorkersOption = None,
+    seed: SeedOption = 7,
+    json_out: JsonOption = None,
+    scores: ScoresOption = None,
+    store: StoreOption = True,
+) -> None:
+    """Evaluate every file of a suite; --task keeps only that task's files."""
+    from dataclasses import replace
+
+    from shield_engine.datasets import parse_label_map
+    from shield_engine.evaluation.suite import load_suite
+
+    items = [item for item in load_suite(file) if task is None or item.task is check_task(task)]
+    items = [
+        replace(
+            item,
+            text=item.text or text_column,
+            label=item.label or label_column,
+            label_map=item.label_map
+            or (parse_label_map(label_map, item.task) if label_map else None),
+            slices=item.slices or tuple(slice_column or ()),
+        )
+        for item in items
+    ]
+    if not items:
+        raise ConfigError(
+            f"suite {file} names no dataset of task {task}" if task else f"suite {file} is empty"
+        )
+    spec = _spec(modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed)
+    _evaluate(items, spec, json_out, scores, store)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls: under a minute.")] = False,
+    json_out: JsonOption = None,
+    store: StoreOption = True,
+) -> None:
+    """Measure this machine: loading, tokenizing, inference, cache, end to end."""
+    from shield_engine.benchmark import as_markdown, run_benchmark
+
+    shield = open_shield()
+    with progress_bar("measuring") as advance:
+        document = run_benchmark(shield, quick=quick, on_progress=advance)
+    if json_out is not None:
+        _write_json(json_out, document)
+    if json_out is None or str(json_out) != "-":
+        console.print(as_markdown(document), markup=False, highlight=False)
+    if store:
+        with evaluation_store(shield.settings) as opened:
+            if opened.path is None:
+                note(
+                    "the store is held by another process; this benchmark was not kept (use --json)"
+                )
+            else:
+                opened.add_benchmark(document)
+
+
+@app.command()
+def datasets() -> None:
+    """List stored datasets, bundled samples and public benchmark sets."""
+    from shield_engine.resources import bundled
+
+    with evaluation_store(Settings.from_env()) as opened:
+        table = Table(
+            "id",
+            "dataset",
+            "task",
+            "rows",
+            "labelled",
+            "quarantined",
+            "imported (UTC)",
+            title="Stored",
+        )
+        for info in opened.datasets():
+            table.add_row(
+                info.dataset_id, info.title, info.task.value, f"{info.rows:,}", f"{info.labelled:,}",
+                f"{info.quarantined:,}", f"{info.created_at:%Y-%m-%d %H:%M}",
+            )  # fmt: skip
+        if opened.path is None:
+            note("the store is held by another process; stored datasets are not listed")
+    console.print(
+        table if table.row_count else "No dataset is stored yet: shield eval FILE --task ..."
+    )
+    samples = Table("bundled sample", "size", title="Samples")
+    for path in sorted(bundled("datasets").glob("*.jsonl")):
+        samples.add_row(str(path), size(path.stat().st_size))
+    console.print(samples)
+    catalogue = Table(
+        "public set",
+        "task",
+        "rows",
+        "licence",
+        "home",
+        title="Public benchmark sets (fetch them yourself)",
+    )
+    for entry in json.loads(bundled("datasets", "catalogue.json").read_text(encoding="utf-8")):
+        catalogue.add_row(
+            entry["name"],
+            entry["task"],
+            str(entry.get("rows") or ""),
+            entry["licence"],
+            entry["home"],
+        )
+    console.print(catalogue)
+
+
+@app.command()
+def models(
+    fetch: Annotated[
+        str | None, typer.Option(help="Fetch and verify the model of this id.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file that is here.")] = False,
+) -> None:
+    """List the registry; fetch or verify model files."""
+    shield = open_shield()
+    artifacts = shield.loader.artifacts
+    if fetch is not None:
+        chosen = [entry for entry in shield.registry.entries if entry.id == fetch]
+        if not chosen:
+            shield.registry.get(fetch)
+        for entry in chosen:
+            with progress_bar(f"{entry.id} {entry.variant}") as advance:
+                files = artifacts.fetch(
+                    entry,
+                    lambda done, total: advance("bytes", done / total if total else 0.0),
+                )
+            note(f"{files.model}: SHA-256 is as the registry says")
+    table = Table(
+        "id", "task", "variant", "size", "SHA-256", "licence", "window", "balanced", "state"
+    )
+    for entry in shield.registry.entries:
+        state = "present" if artifacts.is_present(entry) else "not fetched"
+        if verify and state == "present":
+            artifacts.fetch(entry)
+            state = "verified"
+        table.add_row(
+            entry.id, entry.task.value, entry.variant.value, size(entry.size_bytes), entry.sha256[:12],
+            entry.licence, str(entry.max_length),
+            ", ".join(f"{mode} {value:g}" for mode, value in entry.thresholds.items()), state,
+        )  # fmt: skip
+    console.print(table)
+
+
+@app.command()
+def runs(
+    resume: Annotated[str | None, typer.Option(help="Go on with the run of this id.")] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="With --resume: score failed rows again.")
+    ] = False,
+    delete: Annotated[
+        str | None, typer.Option(help="Drop the run of this id and its scores.")
+    ] = None,
+) -> None:
+    """List stored runs; resume or delete one."""
+    from shield_engine.evaluation.runs import resume as resume_run
+    from shield_engine.store import Store
+
+    settings = Settings.from_env()
+    with Store.open(settings.store_path) as store:
+        if delete is not None:
+            store.delete_run(delete)
+            note(f"run {delete} is gone")
+        if resume is not None:
+            shield = open_shield(settings)
+            with progress_bar(f"run {resume}") as advance:
+                resume_run(
+                    store, shield, resume, retry_errors=retry_errors,
+                    on_progress=lambda p: advance(f"{p.rows_per_s:,.0f} rows/s", p.rows_done / p.rows),
+                )  # fmt: skip
+        table = Table(
+            "run",
+            "dataset",
+            "task",
+            "parts",
+            "model",
+            "status",
+            "rows",
+            "errors",
+            "seconds",
+            "started (UTC)",
+        )
+        names = {info.dataset_id: info.title for info in store.datasets()}
+        for run in store.runs():
+            table.add_row(
+                run.run_id, names.get(run.dataset_id, run.dataset_id), run.task.value, "+".join(run.parts),
+                f"{run.model_id} {run.variant}" if run.model_id else "", run.status,
+                f"{run.rows_done:,}/{run.rows:,}", str(run.errors), f"{run.seconds:.1f}",
+                f"{run.started_at:%Y-%m-%d %H:%M}",
+            )  # fmt: skip
+    console.print(table if table.row_count else "No run is stored yet: shield eval FILE --task ...")
+
+
+@app.command()
+def export(
+    run_id: Annotated[str, typer.Argument(help="A run's id, as `shield runs` shows it.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .parquet or .csv.")],
+) -> None:
+    """Write every row's scores of a run to a new file."""
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    from shield_engine.evaluation.evaluate import scores_table
+    from shield_engine.store import Store
+
+    if out.exists():
+        raise ConfigError(f"{out} exists already; nothing is overwritten")
+    with Store.open(Settings.from_env().store_path) as store:
+        table = scores_table(store, run_id)
+    if out.suffix == ".parquet":
+        pq.write_table(table, out)
+    elif out.suffix == ".csv":
+        from shield_engine.evaluation.exports import neutralised
+
+        pa_csv.write_csv(neutralised(table), out)
+    else:
+        raise ConfigError(
+            f"{out.suffix or 'no ending'} is not a format to export to; use .parquet or .csv"
+        )
+    note(f"{len(table):,} rows in {out}")
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
+    data: Annotated[
+        Path, typer.Option(help="JSON Lines with text, label and, if known, source; may be .gz.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for the model and its report.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, max=512, help="Tokens a text is cut to.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the encoder; the head takes ten times as much.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides shuffling and the head's start.")] = 7,
+) -> None:
+    """Fine-tune the small encoder on your labels and export it to ONNX (extra: train)."""
+    import logging
+
+    from shield_engine.training import Recipe, train as train_model
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    changes: dict[str, Any] = {"seed": seed}
+    if epochs is not None:
+        changes["epochs"] = epochs
+    if max_length is not None:
+        changes["max_length"] = max_length
+    if learning_rate is not None:
+        changes |= {"learning_rate": learning_rate, "head_learning_rate": 10 * learning_rate}
+    report = train_model(Recipe.for_task(check_task(task), **changes), data, out)
+    note(f"{report.rows:,} rows in {report.seconds:,.0f} s; model: {report.model_path}")
+    for name, value in report.validation.items():
+        note(f"  {name} on {report.validation_rows:,} held-out rows: {percent(value)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: packages, store, models, a scan; exit 1 if something is wrong."""
+    from shield_engine.cli.doctor import checks
+
+    failed = False
+    for name, outcome, detail in checks():
+        failed |= outcome == "wrong"
+        console.print(f"{outcome:>7}  {name}: {detail}", markup=False, highlight=False)
+    raise typer.Exit(int(failed))
+
+
+def _modes(text: str) -> tuple[Mode, ...]:
+    try:
+        modes = tuple(dict.fromkeys(Mode(name.strip()) for name in text.split(",") if name.strip()))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{error}; choose among {', '.join(Mode)}", param_hint="--modes"
+        ) from error
+    if not modes:
+        raise typer.BadParameter("names no mode", param_hint="--modes")
+    return modes
+
+
+def _spec(
+    modes: str,
+    variant: Variant,
+    model: str | None,
+    threshold: float | None,
+    upper: float,
+    lower: float | None,
+    limit: int | None,
+    workers: int | None,
+    seed: int,
+) -> Any:
+    from shield_engine.evaluation.suite import EvaluationSpec
+
+    return EvaluationSpec(
+        modes=_modes(modes),
+        variant=variant,
+        model_id=model,
+        threshold=threshold,
+        bands=Bands(upper, lower),
+        limit=limit,
+        workers=workers,
+        seed=seed,
+    )
+
+
+def _evaluate(
+    items: list[Any], spec: Any, json_out: Path | None, scores_out: Path | None, keep: bool
+) -> None:
+    """Evaluate and print; write the figures and scores asked for; exit 1 if a file failed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from shield_engine.evaluation.bundle import write_bundle
+    from shield_engine.evaluation.suite import evaluate_suite
+
+    to_stdout = json_out is not None and str(json_out) == "-"
+    for target in (json_out, scores_out):
+        if target is not None and str(target) != "-" and not target.absolute().parent.is_dir():
+            raise ConfigError(
+                f"{target} cannot be written: {target.absolute().parent} is not a folder"
+            )
+    shield = open_shield()
+    with evaluation_store(shield.settings, keep=keep) as store, progress_bar("scoring") as advance:
+        results = evaluate_suite(
+            store, shield, items, spec,
+            on_progress=lambda p: advance(f"{p.rows_per_s:,.0f} rows/s", p.rows_done / p.rows),
+            on_item=lambda result: None if to_stdout else print_evaluation(result),
+            keep_scores=scores_out is not None,
+        )  # fmt: skip
+        if keep and store.path is None:
+            for result in results:
+                if result.run_id is not None:
+                    bundle = write_bundle(store, result.run_id, shield.settings.bundles)
+                    note(f"the store is held by another process; the run waits in {bundle}")
+    if json_out is not None:
+        _write_json(json_out, {"datasets": [result.as_dict() for result in results]})
+    if scores_out is not None:
+        tables = [
+            result.scores.add_column(0, "path", pa.array([result.item.path] * len(result.scores)))
+            for result in results
+            if result.scores is not None
+        ]
+        if tables:
+            pq.write_table(pa.concat_tables(tables, promote_options="default"), scores_out)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+def _write_json(path: Path, document: Any) -> None:
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,122 @@
+"""How the command shows things: figures with intervals, texts as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shield_engine.types import ScanResult, Task
+
+if TYPE_CHECKING:
+    from shield_engine.evaluation.metrics import Figure, LatencySummary
+    from shield_engine.evaluation.suite import DatasetEvaluation
+
+__all__ = ["console", "errors", "note", "percent", "print_evaluation", "print_scan", "size"]
+
+console = Console()
+errors = Console(stderr=True)
+
+_BINARY = ("accuracy", "precision", "recall", "f1", "fpr", "roc_auc", "recall_at_1pct_fpr")
+_MULTICLASS = ("accuracy", "macro_f1", "macro_recall", "mcc")
+
+
+def note(message: str) -> None:
+    """Say something beside the output, on standard error."""
+    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def percent(value: float | None) -> str:
+    """Return a share as a percentage with one decimal, a dash where there is none."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def size(size_bytes: int) -> str:
+    """Return bytes in a readable unit."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if value < 1_000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1_000
+    return f"{value:.1f} GB"
+
+
+def print_evaluation(result: DatasetEvaluation) -> None:
+    """Print one file's figures, a row a metric, a column a mode."""
+    if result.error is not None:
+        errors.print(
+            f"{result.item.path}: {result.error}",
+            markup=False,
+            highlight=False,
+            style="red",
+            soft_wrap=True,
+        )
+        return
+    head = f"{result.item.path}: {result.rows:,} rows, {result.quarantined:,} quarantined"
+    table = Table(
+        "", *(mode.value for mode in result.modes), title=Text(head), title_justify="left"
+    )
+    first = next(iter(result.modes.values()))
+    names = _BINARY if first.positive_label is not None else _MULTICLASS
+    for name in names:
+        table.add_row(name, *(_figure(mode.metrics[name]) for mode in result.modes.values()))
+    table.add_row(
+        "threshold",
+        *(
+            "argmax" if mode.threshold is None else f"{mode.threshold:g}"
+            for mode in result.modes.values()
+        ),
+    )
+    table.add_row(
+        "rows scored / errors", *(f"{mode.n:,} / {mode.errors:,}" for mode in result.modes.values())
+    )
+    table.add_row(
+        "model asked",
+        *(percent(mode.asked / mode.n if mode.n else None) for mode in result.modes.values()),
+    )
+    table.add_row("p50 / p95 / p99 ms", *(_latency(mode.latency) for mode in result.modes.values()))
+    table.add_row(
+        "cache hit rate",
+        *(
+            percent(mode.hits / (mode.hits + mode.misses) if mode.n else None)
+            for mode in result.modes.values()
+        ),
+    )
+    console.print(table)
+
+
+def print_scan(results: Mapping[Task, ScanResult]) -> None:
+    """Print each scanner's verdict with its reasons."""
+    for task, result in results.items():
+        verdict = Text("pass", "green") if result.is_valid else Text("FLAGGED", "bold red")
+        line = Text(f"{task.value}: ")
+        line.append_text(verdict)
+        threshold = (
+            "" if task is Task.SENTIMENT else f", threshold {result.metadata['threshold']:g}"
+        )
+        line.append(
+            f"  {result.metadata['label']}, risk {result.risk_score:.3f} ({result.severity.value}{threshold}), "
+            f"{result.method.value}, {result.timings.total_ms:.1f} ms"
+        )
+        if result.model is not None:
+            line.append(f", {result.model.id} {result.model.variant} {result.model.sha256[:12]}")
+        console.print(line)
+        for factor in result.risk_factors[:5]:
+            console.print(Text(f"    {factor.score:.2f} {factor.type}: {factor.description}"))
+
+
+def _figure(figure: Figure) -> str:
+    if figure.value is None:
+        return "-"
+    if figure.low is None or figure.high is None:
+        return percent(figure.value)
+    return f"{figure.value:.1%} ({figure.low * 100:.1f}-{figure.high * 100:.1f})"
+
+
+def _latency(latency: LatencySummary) -> str:
+    if latency.p50 is None or latency.p95 is None or latency.p99 is None:
+        return "-"
+    return f"{latency.p50:.2f} / {latency.p95:.2f} / {latency.p99:.2f}"

@@ -1,0 +1,23 @@
+"""Reading users' files: sniff what they are, map their columns, import or quarantine every row.
+
+Hides formats, encodings, broken quotes and label spellings. Nothing is written to disk: the store
+takes `ImportedDataset.table`.
+"""
+
+from shield_engine.datasets.importing import ImportedDataset, import_rows
+from shield_engine.datasets.labels import default_label_map, parse_label_map
+from shield_engine.datasets.profile import DatasetProfile
+from shield_engine.datasets.records import QuarantinedRow
+from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, sniff
+
+__all__ = [
+    "ColumnMapping",
+    "DatasetProfile",
+    "ImportedDataset",
+    "QuarantinedRow",
+    "Sniffed",
+    "default_label_map",
+    "import_rows",
+    "parse_label_map",
+    "sniff",
+]

@@ -1,0 +1,245 @@
+"""Evaluate files: import, run, figures, in one call; one file or a suite of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shield_engine.config import Bands, check_task
+from shield_engine.datasets import (
+    ColumnMapping,
+    ImportedDataset,
+    import_rows,
+    parse_label_map,
+    sniff,
+)
+from shield_engine.engine import Shield
+from shield_engine.errors import ConfigError, DatasetError, ShieldError
+from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run, scores_table
+from shield_engine.evaluation.runs import Progress, RunSpec, execute, parts_for, start
+from shield_engine.store import DatasetInfo, Store
+from shield_engine.types import Mode, Task, Variant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "DatasetEvaluation",
+    "EvaluationSpec",
+    "SuiteItem",
+    "evaluate_file",
+    "evaluate_suite",
+    "load_suite",
+    "store_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteItem:
+    """One file to evaluate; `path` is kept as given, `file` is where it lies."""
+
+    path: str
+    file: Path
+    task: Task
+    text: str | None = None
+    label: str | None = None
+    label_map: Mapping[str, int] | None = None
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """What to evaluate files with; the same for every file of a suite."""
+
+    modes: tuple[Mode, ...] = tuple(Mode)
+    variant: Variant = Variant.INT8
+    model_id: str | None = None
+    threshold: float | None = None
+    bands: Bands = field(default_factory=Bands)
+    limit: int | None = None
+    workers: int | None = None
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetEvaluation:
+    """One file's figures, or why it has none."""
+
+    item: SuiteItem
+    rows: int = 0
+    quarantined: int = 0
+    modes: Mapping[Mode, ModeEvaluation] = field(default_factory=dict)
+    run_id: str | None = None
+    scores: pa.Table | None = None
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the file as the evaluation output writes it."""
+        head = {"path": self.item.path, "task": self.item.task.value}
+        if self.error is not None:
+            return head | {"error": self.error}
+        return head | {
+            "rows": self.rows,
+            "quarantined": self.quarantined,
+            "modes": {mode.value: result.as_dict() for mode, result in self.modes.items()},
+        }
+
+
+def load_suite(path: Path) -> list[SuiteItem]:
+    """Read a suite file; paths in it are relative to it.
+
+    Raises:
+        ConfigError: The file is missing, no JSON, or an entry lacks what it needs.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        entries = document["datasets"]
+    except OSError as error:
+        raise ConfigError(f"suite {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f'suite {path} is not JSON of the form {{"datasets": [{{"path", "task"}}]}}: {error}'
+        ) from error
+    return [_suite_item(path, number, entry) for number, entry in enumerate(entries, start=1)]
+
+
+def store_rows(
+    store: Store, name: str, task: Task, path: Path, imported: ImportedDataset
+) -> DatasetInfo:
+    """Keep imported rows as a dataset version, with its mapping's outcome and quarantine report."""
+    return store.add_dataset(
+        name,
+        task,
+        imported.table,
+        content_hash=imported.content_hash,
+        source=path.name,
+        quarantined=imported.quarantined_count,
+        details={
+            "rows_read": imported.rows_read,
+            "profile": asdict(imported.profile),
+            "quarantine": [asdict(row) for row in imported.quarantined],
+        },
+    )
+
+
+def evaluate_file(
+    store: Store,
+    shield: Shield,
+    item: SuiteItem,
+    spec: EvaluationSpec,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+    keep_scores: bool = False,
+) -> DatasetEvaluation:
+    """Import one file, score it once, and give every mode's figures.
+
+    Raises:
+        ShieldError: The file, the model or the store is at fault.
+    """
+    mapping = _mapping(item)
+    imported = import_rows(item.file, item.task, mapping, item.label_map)
+    if not len(imported.table):
+        raise DatasetError(
+            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
+        )
+    dataset = store_rows(store, _name(item.file), item.task, item.file, imported)
+    run_spec = RunSpec(
+        parts=parts_for(spec.modes),
+        variant=spec.variant,
+        model_id=spec.model_id,
+        limit=spec.limit,
+        workers=spec.workers,
+    )
+    run = start(store, shield, dataset.dataset_id, run_spec)
+    run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
+    thresholds = shield.thresholds(item.task, spec.variant, spec.model_id)
+    if spec.threshold is not None:
+        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
+    modes = evaluate_run(
+        store,
+        run.run_id,
+        modes=spec.modes,
+        thresholds=thresholds,
+        bands=spec.bands,
+        slice_names=item.slices,
+        seed=spec.seed,
+    )
+    return DatasetEvaluation(
+        item=item,
+        rows=len(imported.table),
+        quarantined=imported.quarantined_count,
+        modes=modes,
+        run_id=run.run_id,
+        scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
+    )
+
+
+def evaluate_suite(
+    store: Store,
+    shield: Shield,
+    items: Sequence[SuiteItem],
+    spec: EvaluationSpec,
+    *,
+    on_item: Callable[[DatasetEvaluation], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    keep_scores: bool = False,
+) -> list[DatasetEvaluation]:
+    """Evaluate each file; one that fails is reported in its place and does not stop the others."""
+    results = []
+    for item in items:
+        try:
+            result = evaluate_file(
+                store, shield, item, spec, on_progress=on_progress, keep_scores=keep_scores
+            )
+        except ShieldError as error:
+            result = DatasetEvaluation(item, error=str(error))
+        results.append(result)
+        if on_item is not None:
+            on_item(result)
+    return results
+
+
+def _mapping(item: SuiteItem) -> ColumnMapping | None:
+    if item.text is None and item.label is None and not item.slices:
+        return None
+    suggested = sniff(item.file).suggested
+    return replace(
+        suggested,
+        text=item.text or suggested.text,
+        label=item.label or suggested.label,
+        slices=item.slices or suggested.slices,
+    )
+
+
+def _name(path: Path) -> str:
+    name = path.name
+    for suffix in (".gz", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
+    where = f"suite {suite}, dataset {number}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise ConfigError(f'{where}: needs a "path"')
+    if "task" not in entry:
+        raise ConfigError(f'{where} ({entry["path"]}): needs a "task"')
+    unknown = set(entry) - {"path", "task", "text", "label", "label_map", "slice"}
+    if unknown:
+        raise ConfigError(f"{where} ({entry['path']}): unknown key {', '.join(sorted(unknown))}")
+    task = check_task(str(entry["task"]))
+    slices = entry.get("slice") or ()
+    return SuiteItem(
+        path=entry["path"],
+        file=suite.parent / entry["path"],
+        task=task,
+        text=entry.get("text"),
+        label=entry.get("label"),
+        label_map=parse_label_map(entry["label_map"], task) if entry.get("label_map") else None,
+        slices=(slices,) if isinstance(slices, str) else tuple(slices),
+    )

@@ -1,0 +1,565 @@
+"""Brings a model's files to this machine and proves that they are the registered ones.
+
+`plan` decides what to do for each source without touching the network; `ArtifactStore.fetch` then
+acts: temporary file, SHA-256, fsync, atomic move. Hides sources, mirrors, archives, retries,
+resumption and the cache folder. A file is never handed out before its hash was checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
+
+from shield_engine.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+    import httpx
+
+    from shield_engine.ml.registry import ModelEntry
+
+__all__ = ["ArtifactStore", "ModelFiles", "Progress", "Source", "Step", "parse_source", "plan"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes done and the bytes in all, if known."""
+
+_CHUNK_BYTES = 1 << 20
+_TOKENIZER_LIMIT_BYTES = 128 << 20  # the largest vocabularies in use (256,000 pieces) take 34 MB
+_ARCHIVE_SLACK_BYTES = 1 << 30  # an archive may carry other files beside the one that is wanted
+_ARCHIVES = (".tar.gz", ".tgz", ".zip")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_UNREADABLE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # an encrypted member
+    NotImplementedError,  # an unknown compression
+)
+_HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Verified files of one model."""
+
+    model: Path
+    tokenizer: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place a file may come from.
+
+    Attributes:
+        kind: `bundled` (relative to the registry file), `file`, `package` or `url`.
+        location: Path, `package/path`, or URL without fragment.
+        member: The file's path inside the archive at `location`, if that is an archive.
+    """
+
+    kind: Literal["bundled", "file", "package", "url"]
+    location: str
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one source asks for: use a local file, unpack a local archive, or download."""
+
+    action: Literal["use", "unpack", "download", "impossible"]
+    source: Source
+    path: Path | None = None
+    reason: str = ""
+
+
+def parse_source(text: str) -> Source:
+    """Read a source as a registry writes it.
+
+    Known forms are `path/beside/the/registry`, `file:///path`, `package:NAME/path`, `https://...`,
+    `http://` to this machine only, and `hf:OWNER/NAME@COMMIT/path`. A `.tar.gz`, `.tgz` or `.zip`
+    names the wanted file after `#`.
+
+    Raises:
+        ValueError: The text is none of these; the message ends a sentence about the source.
+    """
+    hub = _HUB.fullmatch(text)
+    if hub:
+        repository, revision, path = hub.groups()
+        text = f"https://huggingface.co/{repository}/resolve/{revision}/{path}"
+    elif text.startswith("hf:"):
+        raise ValueError(
+            f"has {text!r}; a hub source is hf:OWNER/NAME@COMMIT/path with a commit of 40 digits"
+        )
+    location, _, fragment = text.partition("#")
+    member = unquote(fragment) or None
+    scheme, _, rest = location.partition(":")
+    if scheme in {"https", "http"}:
+        url = urlsplit(location)
+        if not url.hostname:
+            raise ValueError(f"has {text!r}, which names no host")
+        if url.username or url.password:
+            raise ValueError(f"has a password in the address of {url.hostname}; leave it out")
+        if scheme == "http" and url.hostname not in _LOOPBACK:
+            raise ValueError(f"has {text!r}; plain http is allowed to this machine only")
+        source, name = Source("url", location, member), url.path
+    elif scheme == "file":
+        url = urlsplit(location)
+        if url.netloc not in {"", "localhost"} or not url.path.startswith("/"):
+            raise ValueError(f"has {text!r}; a file source is file:///absolute/path")
+        source, name = Source("file", unquote(url.path), member), url.path
+    elif scheme == "package" and rest:
+        package, _, inside = rest.partition("/")
+        if not re.fullmatch(r"[A-Za-z_]\w*", package) or not _is_inside(inside):
+            raise ValueError(f"has {text!r}; a package source is package:NAME/path")
+        source, name = Source("package", rest, member), inside
+    elif ":" in location or not _is_inside(location):
+        raise ValueError(
+            f"has {text!r}; a source is a path beside the registry file, file:///path, "
+            "package:NAME/path, https://..., or hf:OWNER/NAME@COMMIT/path"
+        )
+    else:
+        source, name = Source("bundled", location, member), location
+    if name.endswith(_ARCHIVES) and member is None:
+        raise ValueError(f"has archive {text!r} without a member; write ...#path/in/archive")
+    if member is not None and not (name.endswith(_ARCHIVES) and _is_inside(member)):
+        raise ValueError(f"has {text!r}; only archives have a #member, a path inside them")
+    return source
+
+
+def _is_inside(path: str) -> bool:
+    """Return whether a relative path stays in the folder it is read from."""
+    pure = PurePosixPath(path)
+    return bool(path) and not pure.is_absolute() and ".." not in pure.parts and "\\" not in path
+
+
+def plan(sources: Sequence[str], root: Path, *, offline: bool) -> tuple[Step, ...]:
+    """Decide what each source asks for, in order; looks at the disk, never at the network."""
+    return tuple(_step(parse_source(source), root, offline=offline) for source in sources)
+
+
+def _step(source: Source, root: Path, *, offline: bool) -> Step:
+    if source.kind == "url":
+        if offline:
+            return Step("impossible", source, reason="offline is on, nothing is downloaded")
+        return Step("download", source)
+    if source.kind == "bundled":
+        path = root / source.location
+    elif source.kind == "file":
+        path = Path(source.location)
+    else:
+        package, _, inside = source.location.partition("/")
+        spec = importlib.util.find_spec(package)  # finds it without running its code
+        places = [Path(folder) / inside for folder in _folders(spec)]
+        if not places:
+            return Step(
+                "impossible",
+                source,
+                reason=f"Python package {package} is not installed; install it",
+            )
+        path = next((place for place in places if place.is_file()), places[0])
+    if not path.is_file():
+        return Step("impossible", source, reason=f"{path} is not a file")
+    return Step("unpack" if source.member else "use", source, path)
+
+
+def _folders(spec: ModuleSpec | None) -> Sequence[str]:
+    return (spec.submodule_search_locations or ()) if spec else ()
+
+
+class ArtifactStore:
+    """Files of models, verified; downloads are kept in `cache_dir` under their hash.
+
+    Safe to share between threads and between processes: one of them downloads, the others wait.
+    """
+
+    def __init__(
+        self, cache_dir: Path, *, offline: bool = False, attempts: int = 5, timeout_s: float = 30.0
+    ) -> None:
+        """Keep downloads under `cache_dir`.
+
+        Args:
+            cache_dir: Made when it is first needed.
+            offline: Refuse every download.
+            attempts: Tries per address before the next mirror.
+            timeout_s: Longest silence of a server, connecting included.
+        """
+        self.cache_dir = cache_dir
+        self.offline = offline
+        self._attempts = attempts
+        self._timeout_s = timeout_s
+        self._digests: dict[tuple[str, int, int, int], str] = {}
+        self._lock = threading.Lock()
+
+    def fetch(self, entry: ModelEntry, progress: Progress | None = None) -> ModelFiles:
+        """Return the model's files, downloaded if they are not here yet.
+
+        `progress` follows the model file. A file from elsewhere that does not match its SHA-256 is
+        left where it is; one that this store wrote is renamed to `*.rejected`. Neither is used.
+
+        Raises:
+            ArtifactError: No source gave the registered file; the message says why, source by
+                source.
+        """
+        what = f"{entry.id} {entry.variant.value}"
+        tokenizer = self._file(
+            f"tokenizer of {what}",
+            entry.tokenizer_sources,
+            entry.tokenizer_sha256,
+            entry.root,
+            None,
+            None,
+        )
+        model = self._file(
+            f"model {what}", entry.sources, entry.sha256, entry.root, entry.size_bytes, progress
+        )
+        return ModelFiles(model, tokenizer)
+
+    def _file(
+        self,
+        what: str,
+        sources: Sequence[str],
+        sha256: str,
+        root: Path,
+        size_bytes: int | None,
+        progress: Progress | None,
+    ) -> Path:
+        steps = plan(sources, root, offline=self.offline)
+        failures: list[str] = []
+        for step, written in zip(steps, sources, strict=True):
+            try:
+                kept = self._kept(step, sha256)
+                if kept is not None:
+                    return kept
+                if step.action == "impossible":
+                    raise ArtifactError(step.reason)
+                if step.action == "use":
+                    assert step.path is not None  # noqa: S101 - `plan` gives local steps a path
+                    self._verify(step.path, sha256)
+                    return step.path
+                return self._obtain(step, sha256, size_bytes, progress)
+            except ArtifactError as error:
+                failures.append(f"{written}: {error}")
+                logger.warning("%s: source %s failed: %s", what, written, error)
+        raise ArtifactError(
+            f"{what} could not be had; "
+            + "; ".join(failures)
+            + ". Restore the file or correct the registry's source or SHA-256"
+        )
+
+    def _kept(self, step: Step, sha256: str) -> Path | None:
+        """Return the copy that an earlier fetch wrote, if it is still the registered file."""
+        if step.source.kind != "url" and step.source.member is None:
+            return None
+        path = self._target(step.source, sha256)
+        try:
+            if not path.is_file():
+                return None
+            if self._digest(path) == sha256:
+                return path
+            _set_aside(path, path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror or error})") from error
+        logger.warning("%s was altered; set aside as %s", path, _rejected(path).name)
+        return None
+
+    def _target(self, source: Source, sha256: str) -> Path:
+        name = PurePosixPath(source.member or urlsplit(source.location).path).name
+        return self.cache_dir / sha256 / re.sub(r"[^\w.-]", "_", name)
+
+    def _obtain(
+        self, step: Step, sha256: str, size_bytes: int | None, progress: Progress | None
+    ) -> Path:
+        """Return the file of a step that writes into the cache."""
+        target = self._target(step.source, sha256)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(target.with_name(target.name + ".lock")):
+                return self._write(step, target, sha256, size_bytes, progress)
+        except OSError as error:
+            raise ArtifactError(
+                f"{target} cannot be written ({error.strerror or error}); free some space or set "
+                "SHIELD_HOME to another folder"
+            ) from error
+
+    def _write(
+        self,
+        step: Step,
+        target: Path,
+        sha256: str,
+        size_bytes: int | None,
+        progress: Progress | None,
+    ) -> Path:
+        if target.is_file() and self._digest(target) == sha256:  # another process was faster
+            return target
+        if step.action == "unpack":
+            assert step.path is not None  # noqa: S101 - `plan` gives local steps a path
+            archive = step.path
+        else:
+            name = target.name if step.source.member is None else f"{target.name}.archive"
+            limit = size_bytes or _TOKENIZER_LIMIT_BYTES
+            if step.source.member is not None:
+                limit += _ARCHIVE_SLACK_BYTES
+            part = target.with_name(f"{name}.part")
+            if step.source.member is not None:
+                # An archive has no hash of its own, so what an earlier process left cannot be
+                # told from what the server has now.
+                part.unlink(missing_ok=True)
+            self._download(step.source, part, sha256, limit, progress)
+            if step.source.member is None:
+                return self._publish(part, target, sha256)
+            archive = part
+        member = step.source.member
+        assert member is not None  # noqa: S101 - only archives come here
+        unpacked = target.with_name(f"{target.name}.part")
+        kind = ".zip" if step.source.location.endswith(".zip") else ".tar.gz"
+        try:
+            _unpack(archive, kind, member, unpacked, size_bytes or _TOKENIZER_LIMIT_BYTES)
+            return self._publish(unpacked, target, sha256)
+        except ArtifactError:
+            unpacked.unlink(missing_ok=True)
+            if step.action == "download" and archive.exists():
+                _set_aside(archive, target)
+            raise
+        finally:
+            if step.action == "download":
+                archive.unlink(missing_ok=True)
+
+    def _publish(self, part: Path, target: Path, sha256: str) -> Path:
+        """Move a finished file to its name, if it is the registered one."""
+        actual = _hash(part)
+        if actual != sha256:
+            _set_aside(part, target)
+            raise ArtifactError(
+                f"SHA-256 is {actual}, registered is {sha256}; set aside as "
+                f"{_rejected(target).name} in {target.parent}"
+            )
+        os.replace(part, target)
+        _sync_folder(target.parent)
+        self._remember(target, actual)
+        return target
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        try:
+            actual = self._digest(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror or error})") from error
+        if actual != sha256:
+            raise ArtifactError(f"{path} has SHA-256 {actual}, registered is {sha256}")
+
+    def _digest(self, path: Path) -> str:
+        """Return the file's SHA-256, computed once per path, size and time of change."""
+        key = _identity(path)
+        with self._lock:
+            known = self._digests.get(key)
+        if known is None:
+            known = _hash(path)
+            with self._lock:
+                self._digests[key] = known
+        return known
+
+    def _remember(self, path: Path, digest: str) -> None:
+        with self._lock:
+            self._digests[_identity(path)] = digest
+
+    def _download(
+        self, source: Source, part: Path, sha256: str, limit: int, progress: Progress | None
+    ) -> None:
+        """Fill `part`, going on from what an earlier try left of the same file."""
+        import httpx
+        import stamina
+
+        resumed = part.exists() and part.stat().st_size > 0
+        is_loopback = urlsplit(source.location).hostname in _LOOPBACK
+        try:
+            with httpx.Client(
+                follow_redirects=True,
+                timeout=self._timeout_s,
+                # A proxy of the environment cannot reach this machine's own servers.
+                trust_env=not is_loopback,
+                event_hooks={"request": [_refuse_plain_http]},
+            ) as client:
+                for attempt in stamina.retry_context(
+                    on=_is_worth_a_retry, attempts=self._attempts, timeout=None, wait_max=20.0
+                ):
+                    with attempt:
+                        _transfer(client, source.location, part, limit, progress)
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise ArtifactError(
+                f"the server answered {status} {error.response.reason_phrase}"
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ArtifactError(
+                f"the transfer failed after {self._attempts} tries: {error or type(error).__name__}"
+            ) from error
+        if resumed and source.member is None and _hash(part) != sha256:
+            # The server's file changed since the earlier process stopped: begin again, once.
+            part.unlink()
+            self._download(source, part, sha256, limit, progress)
+
+
+def _is_worth_a_retry(error: Exception) -> bool:
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        return status == 429 or status >= 500
+    return isinstance(error, httpx.TransportError) and not isinstance(
+        error, (httpx.UnsupportedProtocol, httpx.ProxyError)
+    )
+
+
+def _refuse_plain_http(request: httpx.Request) -> None:
+    """Keep a redirect from leaving TLS."""
+    if request.url.scheme != "https" and request.url.host not in _LOOPBACK:
+        raise ArtifactError(f"redirected to {request.url.scheme}://{request.url.host}, not to TLS")
+
+
+def _transfer(
+    client: httpx.Client, url: str, part: Path, limit: int, progress: Progress | None
+) -> None:
+    import httpx
+
+    have = part.stat().st_size if part.exists() else 0
+    # Content coding would make lengths and ranges those of the compressed bytes.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with client.stream("GET", url, headers=headers) as response:
+        if response.status_code == 416:  # nothing is left: the part is whole, or too long
+            if _whole_length(response) == have:
+                return
+            part.unlink()
+            raise httpx.RemoteProtocolError("the part on disk did not fit; beginning again")
+        response.raise_for_status()
+        if response.status_code == 206 and _range_start(response) != have:
+            part.unlink(missing_ok=True)
+            raise httpx.RemoteProtocolError("the server sent another range than asked for")
+        done = have if response.status_code == 206 else 0
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdigit() else None
+        if total is not None and total > limit:
+            raise ArtifactError(f"the server announces {total} bytes; at most {limit} are expected")
+        with part.open("ab" if done else "wb") as file:
+            if progress is not None:
+                progress(done, total)
+            for chunk in response.iter_bytes():
+                done += len(chunk)
+                if done > limit:
+                    raise ArtifactError(
+                        f"the server sends more than the {limit} bytes that are expected"
+                    )
+                file.write(chunk)
+                if progress is not None:
+                    progress(done, total)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and done != total:
+            raise httpx.RemoteProtocolError(f"{done} of {total} bytes arrived")
+
+
+def _range_start(response: httpx.Response) -> int | None:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match.group(1)) if match else None
+
+
+def _whole_length(response: httpx.Response) -> int | None:
+    match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+    return int(match.group(1)) if match else None
+
+
+def _unpack(archive: Path, kind: str, member: str, target: Path, limit: int) -> None:
+    """Copy one regular file out of an archive; its other members are never written.
+
+    Only the named member is read, so a path that climbs out of the folder cannot be written; links
+    and devices under that name are refused.
+    """
+    try:
+        if kind == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                info = packed.getinfo(member)
+                is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
+                if info.is_dir() or is_link:
+                    raise ArtifactError(f"{member} in the archive is not a regular file")
+                with packed.open(info) as stream:
+                    _copy(stream, target, limit)
+        else:
+            with tarfile.open(archive, "r:gz") as bundle:
+                entry = bundle.getmember(member)
+                if not entry.isreg():
+                    raise ArtifactError(f"{member} in the archive is not a regular file")
+                stream_or_none = bundle.extractfile(entry)
+                assert stream_or_none is not None  # noqa: S101 - a regular file has a stream
+                with stream_or_none as stream:
+                    _copy(stream, target, limit)
+    except KeyError as error:
+        raise ArtifactError(f"the archive has no file {member}") from error
+    except _UNREADABLE as error:
+        raise ArtifactError(f"the archive cannot be read: {error}") from error
+
+
+def _copy(stream: IO[bytes], target: Path, limit: int) -> None:
+    done = 0
+    with target.open("wb") as file:
+        while chunk := stream.read(_CHUNK_BYTES):
+            done += len(chunk)
+            if done > limit:
+                raise ArtifactError(f"the archive's file is larger than {limit} bytes")
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _rejected(target: Path) -> Path:
+    return target.with_name(target.name + ".rejected")
+
+
+def _set_aside(bad: Path, target: Path) -> None:
+    os.replace(bad, _rejected(target))
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # other systems cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes and threads."""
+    with path.open("ab") as file:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
