@@ -6,6 +6,7 @@ are shown as text (`show_text`, a dataframe's text column) or escaped by `plain`
 
 from __future__ import annotations
 
+import csv
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from dashboard.state import resources
 from shield_engine.errors import ShieldError, StoreBusyError
 from shield_engine.evaluation.exports import neutralised_text
 from shield_engine.evaluation.metrics import METRIC_HELP, Figure
+from shield_engine.store import RunStatus
 from shield_engine.types import Mode
 
 if TYPE_CHECKING:
     from shield_engine.evaluation.evaluate import ModeEvaluation
     from shield_engine.evaluation.runs import Progress
+    from shield_engine.store import RunInfo
 
 __all__ = [
     "METRIC_TITLES",
@@ -50,6 +54,7 @@ __all__ = [
     "show_text",
     "status_chip",
     "visible",
+    "watch_run",
 ]
 
 MODE_TITLES: Mapping[Mode, str] = {
@@ -245,7 +250,9 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
                 position,
                 [neutralised_text(cell) if isinstance(cell, str) else cell for cell in column],
             )
-    return safe.to_csv(index=False).encode("utf-8", "backslashreplace")
+    # Texts are quoted: a lone carriage return would begin a row, and with it perhaps a formula.
+    written: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return written.encode("utf-8", "backslashreplace")
 
 
 def download_table(frame: pd.DataFrame, file_name: str, *, key: str, label: str = "CSV") -> None:
@@ -355,3 +362,56 @@ def show_progress(progress: Progress | None, rows: int, *, note: str = "") -> No
     """Show a running run's bar with rate, time left and errors."""
     share = progress.rows_done / progress.rows if progress and progress.rows else 0.0
     st.progress(min(1.0, share), text=f"{note}{progress_text(progress, rows)}")
+
+
+def watch_run(run_id: str, *, key: str, then: str | None = None) -> None:
+    """Show a run's progress until it ends, then rerun the page, or switch to page `then` if done.
+
+    Polls twice a second while the run is queued or running, and not at all otherwise.
+    """
+    was_active = _is_active(run_id)
+    watching = st.fragment(_watch, run_every=0.5 if was_active else None)
+    watching(run_id, key, then, was_active)
+
+
+def _is_active(run_id: str) -> bool:
+    return any(job.run_id == run_id for job in resources().worker.active())
+
+
+def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
+    with errors_shown():
+        held = resources()
+        run, job = held.store.run(run_id), held.worker.job(run_id)
+        if job is not None and _is_active(run_id):
+            waiting = "Waiting for another run. " if job.status == "queued" else ""
+            show_progress(job.progress, run.rows, note=waiting)
+            is_stopping = job.cancel.is_set()
+            if st.button(
+                "Stopping after this batch" if is_stopping else "Cancel",
+                icon=":material/stop_circle:",
+                key=f"{key}_cancel",
+                disabled=is_stopping,
+            ):
+                held.worker.cancel(run_id)
+                st.rerun(scope="fragment")
+            return
+        if then is not None and run.status == RunStatus.DONE:
+            st.switch_page(then, query_params={"run": run_id})
+        if was_active:
+            st.rerun()
+        _show_outcome(run)
+
+
+def _show_outcome(run: RunInfo) -> None:
+    rows = f"{run.rows_done:,} of {run.rows:,} rows in {duration(run.seconds)}"
+    if run.status == RunStatus.DONE:
+        errors = f", {run.errors:,} errors" if run.errors else ""
+        st.success(f"Done: {rows}{errors}.", icon=":material/check_circle:")
+    elif run.status == RunStatus.FAILED:
+        show_error(run.error or "no reason was kept", f"The run failed after {rows}")
+    else:
+        st.warning(
+            f"{run.status.capitalize()}: {rows}. What is scored is kept; resume it on the page "
+            "Runs.",
+            icon=":material/pause_circle:",
+        )

@@ -7,37 +7,46 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import streamlit as st
 
+from dashboard.files import label_values
 from shield_engine.datasets import Sniffed, sniff
 from shield_engine.engine import Shield
-from shield_engine.errors import ArtifactError, ShieldError
+from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
 from shield_engine.evaluation.bundle import import_bundle, waiting_bundles
 from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run
 from shield_engine.evaluation.jobs import JobWorker
+from shield_engine.ml import ArtifactStore, ModelEntry
+from shield_engine.ml.download import parse_source
 from shield_engine.resources import bundled
 from shield_engine.settings import Settings
-from shield_engine.store import Scores, Store
-from shield_engine.types import Mode, Task
+from shield_engine.store import RunInfo, Scores, Store
+from shield_engine.types import Mode, Task, Variant
 
 __all__ = [
     "OVERVIEW_RUN",
     "WATCHED_RUN",
     "Resources",
+    "balanced",
+    "drop_stale",
     "evaluation",
     "import_bundles",
     "keep",
     "kept",
+    "label_counts",
+    "model_place",
     "resources",
     "sample_path",
     "samples",
     "scores",
     "sniffed",
     "upload_path",
+    "verify_model",
 ]
 
 T = TypeVar("T")
@@ -114,6 +123,19 @@ def evaluation(
     return evaluate_run(resources().store, run_id, thresholds=dict(thresholds))
 
 
+def balanced(run: RunInfo) -> tuple[tuple[str, float], ...]:
+    """Return the registry's `balanced` threshold of each mode for a run, as `evaluation` takes it.
+
+    A model that has left the registry, and a task without any, leave every mode at .5.
+    """
+    variant = Variant(run.variant) if run.variant else Variant.INT8
+    try:
+        found = resources().shield.thresholds(run.task, variant, run.model_id)
+    except UnknownNameError:
+        return ()
+    return tuple(sorted(found.items()))
+
+
 @st.cache_data(max_entries=8, show_spinner="Reading scores")
 def scores(run_id: str, rows_done: int) -> Scores:
     """Return a run's stored scores; `rows_done` is part of the cache's key."""
@@ -126,17 +148,57 @@ def sniffed(path: Path, size_bytes: int, changed_ns: int) -> Sniffed:
     return sniff(path)
 
 
+@st.cache_data(max_entries=16, show_spinner="Reading the labels")
+def label_counts(path: Path, size_bytes: int, changed_ns: int, column: str) -> dict[str, int]:
+    """Return the values of a label column with their rows; see `label_values`."""
+    return label_values(path, column)
+
+
 def _forget(path: Path) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @st.cache_resource(max_entries=4, scope="session", show_spinner=False, on_release=_forget)
-def upload_path(file_id: str, name: str, _content: bytes) -> Path:
+def upload_path(file_id: str, name: str, _upload: BinaryIO) -> Path:
     """Write an upload to a private folder and return its path; it goes with the session."""
     folder = Path(tempfile.mkdtemp(prefix="shield-upload-"))
     path = folder / (Path(name.replace("\\", "/")).name or "upload")
-    path.write_bytes(_content)
+    _upload.seek(0)
+    with path.open("wb") as file:
+        shutil.copyfileobj(_upload, file)
     return path
+
+
+@st.cache_resource(show_spinner=False)
+def _artifacts() -> ArtifactStore:
+    settings = resources().settings
+    return ArtifactStore(settings.models, offline=True)
+
+
+def model_place(entry: ModelEntry) -> str:
+    """Return where a model's verified file is: bundled, downloaded, local, or not here.
+
+    Nothing is downloaded; a file is hashed once for each path, size and time of change.
+    """
+    artifacts = _artifacts()
+    try:
+        path = artifacts.fetch(entry).model
+    except ArtifactError:
+        is_remote = any(parse_source(source).kind == "url" for source in entry.sources)
+        return "not downloaded yet" if is_remote else "missing or altered"
+    if path.is_relative_to(artifacts.cache_dir):
+        return "downloaded"
+    kinds = [parse_source(source).kind for source in entry.sources]
+    return "bundled" if kinds[0] == "bundled" else "on this machine"
+
+
+def verify_model(entry: ModelEntry) -> Path:
+    """Hash a model's files anew and return the model's path.
+
+    Raises:
+        ArtifactError: A file is missing, or is not the registered one.
+    """
+    return ArtifactStore(resources().settings.models, offline=True).fetch(entry).model
 
 
 def sample_path(task: Task) -> Path:
@@ -180,3 +242,10 @@ def keep(key: str, default: T) -> T:
 def kept(key: str, default: Any = None) -> Any:
     """Return what `keep` last saw under `key`, on any page."""
     return st.session_state.get(f"kept:{key}", default)
+
+
+def drop_stale(key: str, options: Container[Any]) -> None:
+    """Forget a widget's value that is no longer among its options (a dataset was deleted)."""
+    for name in (key, f"kept:{key}"):
+        if name in st.session_state and st.session_state[name] not in options:
+            del st.session_state[name]

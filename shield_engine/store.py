@@ -144,7 +144,7 @@ def _create_first_tables(cursor: duckdb.DuckDBPyConnection) -> None:
             parts VARCHAR[] NOT NULL, model_id VARCHAR, variant VARCHAR, model_sha256 VARCHAR,
             settings JSON NOT NULL, stamp JSON NOT NULL, status VARCHAR NOT NULL,
             rows BIGINT NOT NULL, error VARCHAR, seconds DOUBLE NOT NULL DEFAULT 0,
-            started_at TIMESTAMP NOT NULL, finished_at TIMESTAMPTZ);
+            started_at TIMESTAMP NOT NULL, finished_at TIMESTAMP);
         CREATE TABLE results (
             run_id VARCHAR NOT NULL, row_index BIGINT NOT NULL,
             heuristic DOUBLE[], model DOUBLE[], rules VARCHAR[], spans JSON,
@@ -164,7 +164,7 @@ def _create_first_tables(cursor: duckdb.DuckDBPyConnection) -> None:
             created_at TIMESTAMP NOT NULL);
         CREATE TABLE jobs (
             job_id VARCHAR PRIMARY KEY, run_id VARCHAR NOT NULL, status VARCHAR NOT NULL,
-            error VARCHAR, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMPTZ)
+            error VARCHAR, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP)
     """)
 
 

@@ -487,7 +487,9 @@ def doctor() -> None:
     failed = False
     for name, outcome, detail in checks():
         failed |= outcome == "wrong"
-        console.print(f"{outcome:>7}  {name}: {detail}", markup=False, highlight=False)
+        console.print(
+            f"{outcome:>7}  {name}: {detail}", markup=False, highlight=False, soft_wrap=True
+        )
     raise typer.Exit(int(failed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "errors", "note", "percent", "print_evaluation", "print_scan", "size"]
 
-console = Console()
+# Rich takes 80 columns where it writes to a pipe or file; tables of runs need more.
+console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
 _BINARY = ("accuracy", "precision", "recall", "f1", "fpr", "roc_auc", "recall_at_1pct_fpr")
@@ -103,9 +105,11 @@ def print_scan(results: Mapping[Task, ScanResult]) -> None:
         )
         if result.model is not None:
             line.append(f", {result.model.id} {result.model.variant} {result.model.sha256[:12]}")
-        console.print(line)
+        console.print(line, soft_wrap=True)
         for factor in result.risk_factors[:5]:
-            console.print(Text(f"    {factor.score:.2f} {factor.type}: {factor.description}"))
+            console.print(
+                Text(f"    {factor.score:.2f} {factor.type}: {factor.description}"), soft_wrap=True
+            )
 
 
 def _figure(figure: Figure) -> str:

@@ -235,7 +235,14 @@ def evaluate_run(
     scores = store.scores(run_id)
     groups = store.groups(run.dataset_id)
     if groups is not None:
-        groups = groups[scores.row_index]
+        # A row without a group is a group of its own.
+        groups = np.array(
+            [
+                f"row {index}" if groups[index] is None else f"group {groups[index]}"
+                for index in scores.row_index
+            ],
+            dtype=object,
+        )
     slices = {name: store.slices(run.dataset_id, name)[scores.row_index] for name in slice_names}
     return {
         mode: _evaluate_mode(
@@ -352,8 +359,6 @@ def _figures(
 ) -> dict[str, Figure]:
     keep = view.counts & rows
     kept_groups = groups[keep] if groups is not None else None
-    if kept_groups is not None and any(group is None for group in kept_groups):
-        kept_groups = None
     if view.risk is not None and view.threshold is not None:
         return binary_metrics(
             view.labels[keep],

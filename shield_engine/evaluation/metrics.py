@@ -4,7 +4,8 @@ Labels and scores in, `Figure`s out. It hides how ties, missing classes and resa
 
 Intervals are Wilson's for accuracy, precision, recall and fpr, and percentile bootstrap intervals,
 stratified by class or over whole groups, for the rest. A percentile interval that misses its own
-figure (ECE and figures at the edge of the ROC curve are biased in resamples) is widened to hold it.
+figure is widened to hold it. Recall at 1% or 0.1% FPR takes order statistics of the harmless scores
+where these are too few for a bootstrap; its lower end is then 0.
 Where all resamples agree, as with a perfect separation, the bootstrap would claim certainty: then
 the ends come from Wilson limits of the share of each class that is told correctly, or are missing
 with a reason.
@@ -38,7 +39,7 @@ from shield_engine.evaluation.inputs import (
     multiclass_input,
     number_column,
 )
-from shield_engine.evaluation.scoring import BinaryScorer, ConfusionScorer
+from shield_engine.evaluation.scoring import BinaryScorer, ConfusionScorer, Limits
 from shield_engine.evaluation.statistics import (
     effective_size,
     percentile_interval,
@@ -96,9 +97,9 @@ METRIC_HELP: Mapping[str, str] = MappingProxyType(
         "It depends on no threshold.",
         "pr_auc": "Average precision: precision averaged over the recall gained at each threshold.",
         "recall_at_1pct_fpr": "Highest recall of any threshold that flags at most 1% of the "
-        "harmless rows. Needs some hundred harmless rows to mean much.",
+        "harmless rows. Below some 370 harmless rows its interval reaches down to 0.",
         "recall_at_0_1pct_fpr": "Highest recall of any threshold that flags at most 0.1% of the "
-        "harmless rows. With fewer than 1,000 of them not one may be flagged.",
+        "harmless rows. Below some 3,700 harmless rows its interval reaches down to 0.",
         "fpr_at_95_recall": "Lowest false positive rate of any threshold that finds at least 95% "
         "of the risky rows.",
         "brier": "Mean squared distance between score and label; 0 is perfect, and always "
@@ -432,8 +433,10 @@ class _Scorer(Protocol):
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights`, NaN where it is undefined."""
 
-    def extremes(self, name: str, sizes: Floats, confidence: float) -> tuple[float, float] | None:
-        """Return ends for a figure that no resample changes, `None` if none are known."""
+    def limits(
+        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Limits | None:
+        """Return ends that the bootstrap cannot find, `None` where it will do or none are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,30 +467,42 @@ class _Plan:
     def figures(self, scorer: _Scorer, values: dict[str, float]) -> dict[str, Figure]:
         """Return bootstrap figures of everything the scorer knows."""
         if not self._has_resamples():
-            return {name: self.figure(v, None, None) for name, v in values.items()}
+            return {name: self.figure(v, None) for name, v in values.items()}
         (samples,) = self.sampled(scorer)
         sizes = self._class_sizes()
         figures = {}
         for name, value in values.items():
-            ends = None
-            if not np.isnan(value) and float(np.ptp(samples[name])) == 0:
-                ends = scorer.extremes(name, sizes, self.confidence)
-            figures[name] = self.figure(value, samples[name], ends)
+            drawn, limits = samples[name], None
+            if not np.isnan(value):
+                is_constant = float(np.ptp(drawn)) == 0
+                limits = scorer.limits(name, sizes, self.confidence, is_constant=is_constant)
+            figures[name] = (
+                self.figure(value, drawn, is_doubly_biased=name == "ece")
+                if limits is None
+                else self._within(value, limits)
+            )
         return figures
 
+    def _within(self, value: float, limits: Limits) -> Figure:
+        low, high = min(limits.low, value), max(limits.high, value)
+        return Figure(value, low, high, len(self.truth), method=limits.method)
+
     def figure(
-        self, value: float, samples: Floats | None, ends: tuple[float, float] | None
+        self, value: float, samples: Floats | None, *, is_doubly_biased: bool = False
     ) -> Figure:
-        """Return one figure from its value and what the resamples gave."""
+        """Return one figure from its value and what the resamples gave.
+
+        The gap of a bin is never negative, so ECE is too large in a sample and twice so in its
+        resamples. Its lower end is mirrored at the value (reverse percentile), its upper end is the
+        larger of both forms: for 1,000 rows that raised the coverage of the true ECE from 0-82%
+        to 89-96% in simulation.
+        """
         n = len(self.truth)
         if np.isnan(value):
             return Figure(None, None, None, n)
         if samples is None:
             why = "no interval from one row" if n == 1 else "no interval: no resamples asked for"
             return Figure(value, None, None, n, why)
-        if ends is not None:
-            low, high = min(ends[0], value), max(ends[1], value)
-            return Figure(value, low, high, n, method="wilson limits of each class")
         interval = percentile_interval(samples, self.confidence)
         if interval is None:
             why = f"no interval: the {len(samples)} resamples are all alike or mostly undefined"
@@ -495,13 +510,11 @@ class _Plan:
         undefined = int(np.isnan(samples).sum())
         left_out = f", {undefined} undefined left out" if undefined else ""
         unit = "" if self.groups is None else ", whole groups"
-        return Figure(
-            value,
-            min(interval.low, value),
-            max(interval.high, value),
-            n,
-            method=f"bootstrap({len(samples)}, seed {self.seed}{unit}{left_out})",
-        )
+        low, high = interval.low, interval.high
+        if is_doubly_biased:
+            low, high = max(0.0, 2 * value - high), min(1.0, max(high, 2 * value - low))
+        method = f"bootstrap({len(samples)}, seed {self.seed}{unit}{left_out})"
+        return self._within(value, Limits(low, high, method))
 
     def proportion(self, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Figure:
         """Return the share of `hits` among `rows`, with a Wilson interval."""
@@ -545,7 +558,7 @@ def _paired_figures(first: _Scorer, second: _Scorer, plan: _Plan) -> dict[str, F
             figures[name] = _missing(n, "undefined for one of the two, or the same for both")
             continue
         drawn = None if samples is None else samples[1][name] - samples[0][name]
-        figures[name] = plan.figure(after[name] - before[name], drawn, None)
+        figures[name] = plan.figure(after[name] - before[name], drawn)
     return figures
 
 

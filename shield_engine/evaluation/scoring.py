@@ -7,10 +7,13 @@ hides how ties are ranked and how many resamples are computed at once.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from shield_engine.evaluation.curves import ECE_BINS, bin_of, confusion
 from shield_engine.evaluation.inputs import ratio
@@ -24,9 +27,20 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["BinaryScorer", "ConfusionScorer"]
+__all__ = ["BinaryScorer", "ConfusionScorer", "Limits"]
 
+_FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
+_CLASS_LIMITS = "wilson limits of each class"
 _CONFUSION_BASED = ("f1", "mcc", "balanced_accuracy", "macro_f1", "macro_recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ends of an interval and how they came about."""
+
+    low: float
+    high: float
+    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,35 +132,72 @@ class BinaryScorer:
             "balanced_accuracy": (ratio(tp, p) + ratio(n - fp, n)) / 2,
             "roc_auc": self.ranking.auc(harmless, risky_sums),
             "pr_auc": self._average_precision(risky, harmless_sums, risky_sums),
-            "recall_at_1pct_fpr": self._recall_at(0.01, harmless_sums, risky_sums),
-            "recall_at_0_1pct_fpr": self._recall_at(0.001, harmless_sums, risky_sums),
+            **{
+                name: self._recall_at(limit, harmless_sums, risky_sums)
+                for name, limit in _FPR_LIMITS.items()
+            },
             "fpr_at_95_recall": self._fpr_at(0.95, harmless_sums, risky_sums),
             "brier": ratio(harmless @ self.harmless**2 + risky @ (1 - self.risky) ** 2, n + p),
             "ece": ratio(self._calibration_gap(harmless, risky), n + p),
             "length_only_auc": missing if self.lengths is None else self._length_auc(weights),
         }
 
-    def extremes(self, name: str, sizes: Floats, confidence: float) -> tuple[float, float] | None:
-        """Return ends from the Wilson limits of both classes (together `confidence`).
+    def limits(
+        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Limits | None:
+        """Return ends that the bootstrap cannot find, `None` where it will do or none are known.
 
-        ROC AUC is at least recall times specificity at any threshold, which bounds it when some
-        threshold separates the classes.
+        Args:
+            name: The figure.
+            sizes: Independent rows of each class.
+            confidence: Coverage asked of the interval.
+            is_constant: True if all resamples agree, so the bootstrap would claim certainty. Then
+                the share of each class told correctly moves between its Wilson limits.
         """
-        tn, tp = len(self.harmless) - self.harmless_flagged, self.risky_flagged
-        cells = np.array(
-            [[tn, self.harmless_flagged], [len(self.risky) - tp, tp]], dtype=np.float64
-        )
+        if name in _FPR_LIMITS and (1 - _FPR_LIMITS[name]) ** sizes[0] > (1 - confidence) / 2:
+            return self._rare_recall(_FPR_LIMITS[name], sizes, confidence)
+        if not is_constant:
+            return None
         if name in _CONFUSION_BASED:
-            return _corners(name, cells, self._present(), sizes, confidence)
-        if name in ("recall_at_1pct_fpr", "recall_at_0_1pct_fpr", "fpr_at_95_recall"):
+            low, high = _corners(name, self._cells(), self._present(), sizes, confidence)
+            return Limits(low, high, _CLASS_LIMITS)
+        if name in _FPR_LIMITS or name == "fpr_at_95_recall":
             value = self.figures(np.ones((1, len(self.harmless) + len(self.risky))))[name][0]
             size = float(sizes[0] if name == "fpr_at_95_recall" else sizes[1])
             ends = wilson(float(value) * size, size, confidence)
-            return ends.low, ends.high
+            return Limits(ends.low, ends.high, "wilson at a fixed threshold")
         if name == "roc_auc" and self.harmless[0] < self.risky[-1]:
-            each = (1 + confidence) / 2
-            return wilson(sizes[0], sizes[0], each).low * wilson(sizes[1], sizes[1], each).low, 1.0
+            # AUC is at least recall times specificity at any threshold, here at the gap
+            specificity, recall = (wilson(size, size, (1 + confidence) / 2).low for size in sizes)
+            return Limits(specificity * recall, 1.0, _CLASS_LIMITS)
         return None
+
+    def _rare_recall(self, limit: float, sizes: Floats, confidence: float) -> Limits:
+        """Return ends for the recall at an FPR that too few harmless rows can show.
+
+        It is likely enough that no harmless row of this set scores above the true threshold, so
+        recall there may be anything down to 0. The threshold's other end is an order statistic of
+        the harmless scores; the upper end is Wilson's for the recall there, half of the error each.
+        The bootstrap sees only thresholds within the set: with one allowed false alarm its 95%
+        interval held the true recall in 63-79% of simulated sets, with 0.5 in 50%.
+        """
+        count, tail = float(sizes[0]), (1 - confidence) / 4
+        above = next(k for k in itertools.count() if special.bdtrc(k, int(count), limit) <= tail)
+        rank = math.ceil(above * len(self.harmless) / count)
+        high = 1.0
+        if rank < len(self.harmless):
+            found = float(np.mean(self.risky >= self.harmless[rank]))
+            high = wilson(found * sizes[1], sizes[1], (1 + confidence) / 2).high
+        return Limits(0.0, high, "order statistics of the harmless scores")
+
+    def _cells(self) -> Floats:
+        n, p, fp, tp = (
+            len(self.harmless),
+            len(self.risky),
+            self.harmless_flagged,
+            self.risky_flagged,
+        )
+        return np.array([[n - fp, fp], [p - tp, tp]], dtype=np.float64)
 
     def _present(self) -> list[int]:
         return [index for index, block in enumerate((self.harmless, self.risky)) if len(block)]
@@ -229,9 +280,14 @@ class ConfusionScorer:
             drawn[:, cell] = weights @ (self.cell_of_row == cell)
         return _confusion_figures(drawn.reshape(-1, *self.cells.shape), self.present)
 
-    def extremes(self, name: str, sizes: Floats, confidence: float) -> tuple[float, float] | None:
-        """Return ends from the Wilson limits of all classes (together `confidence`)."""
-        return _corners(name, self.cells, self.present, sizes, confidence)
+    def limits(
+        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Limits | None:
+        """Return ends for a figure that no resample changes; see `BinaryScorer.limits`."""
+        if not is_constant:
+            return None
+        low, high = _corners(name, self.cells, self.present, sizes, confidence)
+        return Limits(low, high, _CLASS_LIMITS)
 
 
 def _confusion_figures(cells: Floats, present: Sequence[int]) -> dict[str, Floats]:

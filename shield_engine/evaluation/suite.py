@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,8 @@ def store_rows(
         quarantined=imported.quarantined_count,
         details={
             "rows_read": imported.rows_read,
-            "profile": asdict(imported.profile),
+            "profile": _plain(imported.profile),
+            "mapping": _plain(imported.mapping),
             "quarantine": [asdict(row) for row in imported.quarantined],
         },
     )
@@ -214,6 +215,14 @@ def _mapping(item: SuiteItem) -> ColumnMapping | None:
         label=item.label or suggested.label,
         slices=item.slices or suggested.slices,
     )
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON-ready values (its mappings may be read-only views)."""
+    values = {item.name: getattr(record, item.name) for item in fields(record)}
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
 
 
 def _name(path: Path) -> str:

@@ -18,9 +18,10 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +38,7 @@ __all__ = ["ArtifactStore", "ModelFiles", "Progress", "Source", "Step", "parse_s
 
 logger = logging.getLogger(__name__)
 
+Kind = Literal["bundled", "file", "package", "url"]
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, if known."""
 
@@ -75,7 +77,7 @@ class Source:
         member: The file's path inside the archive at `location`, if that is an archive.
     """
 
-    kind: Literal["bundled", "file", "package", "url"]
+    kind: Kind
     location: str
     member: str | None = None
 
@@ -110,38 +112,58 @@ def parse_source(text: str) -> Source:
         )
     location, _, fragment = text.partition("#")
     member = unquote(fragment) or None
-    scheme, _, rest = location.partition(":")
-    if scheme in {"https", "http"}:
-        url = urlsplit(location)
-        if not url.hostname:
-            raise ValueError(f"has {text!r}, which names no host")
-        if url.username or url.password:
-            raise ValueError(f"has a password in the address of {url.hostname}; leave it out")
-        if scheme == "http" and url.hostname not in _LOOPBACK:
-            raise ValueError(f"has {text!r}; plain http is allowed to this machine only")
-        source, name = Source("url", location, member), url.path
-    elif scheme == "file":
-        url = urlsplit(location)
-        if url.netloc not in {"", "localhost"} or not url.path.startswith("/"):
-            raise ValueError(f"has {text!r}; a file source is file:///absolute/path")
-        source, name = Source("file", unquote(url.path), member), url.path
-    elif scheme == "package" and rest:
-        package, _, inside = rest.partition("/")
-        if not re.fullmatch(r"[A-Za-z_]\w*", package) or not _is_inside(inside):
-            raise ValueError(f"has {text!r}; a package source is package:NAME/path")
-        source, name = Source("package", rest, member), inside
-    elif ":" in location or not _is_inside(location):
+    scheme = location.partition(":")[0] if ":" in location else ""
+    if scheme not in _FORMS:
         raise ValueError(
             f"has {text!r}; a source is a path beside the registry file, file:///path, "
             "package:NAME/path, https://..., or hf:OWNER/NAME@COMMIT/path"
         )
-    else:
-        source, name = Source("bundled", location, member), location
+    kind, place = _FORMS[scheme](location)
+    name = urlsplit(location).path
     if name.endswith(_ARCHIVES) and member is None:
         raise ValueError(f"has archive {text!r} without a member; write ...#path/in/archive")
     if member is not None and not (name.endswith(_ARCHIVES) and _is_inside(member)):
         raise ValueError(f"has {text!r}; only archives have a #member, a path inside them")
-    return source
+    return Source(kind, place, member)
+
+
+def _url(location: str) -> tuple[Kind, str]:
+    url = urlsplit(location)
+    if not url.hostname:
+        raise ValueError(f"has {location!r}, which names no host")
+    if url.username or url.password:
+        raise ValueError(f"has a password in the address of {url.hostname}; leave it out")
+    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+        raise ValueError(f"has {location!r}; plain http is allowed to this machine only")
+    return "url", location
+
+
+def _file(location: str) -> tuple[Kind, str]:
+    url = urlsplit(location)
+    if url.netloc not in {"", "localhost"} or not url.path.startswith("/"):
+        raise ValueError(f"has {location!r}; a file source is file:///absolute/path")
+    return "file", unquote(url.path)
+
+
+def _package(location: str) -> tuple[Kind, str]:
+    place = location.partition(":")[2]
+    package, _, inside = place.partition("/")
+    if not re.fullmatch(r"[A-Za-z_]\w*", package) or not _is_inside(inside):
+        raise ValueError(f"has {location!r}; a package source is package:NAME/path")
+    return "package", place
+
+
+def _bundled(location: str) -> tuple[Kind, str]:
+    if not _is_inside(location):
+        raise ValueError(
+            f"has {location!r}, which leaves the folder of the registry file; use file:///path"
+        )
+    return "bundled", location
+
+
+_FORMS: Mapping[str, Callable[[str], tuple[Kind, str]]] = MappingProxyType(
+    {"": _bundled, "file": _file, "package": _package, "https": _url, "http": _url}
+)
 
 
 def _is_inside(path: str) -> bool:
@@ -408,7 +430,8 @@ class ArtifactStore:
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ArtifactError(
-                f"the transfer failed after {self._attempts} tries: {error or type(error).__name__}"
+                f"the transfer failed after {self._attempts} tries: "
+                f"{str(error) or type(error).__name__}"
             ) from error
         if resumed and source.member is None and _hash(part) != sha256:
             # The server's file changed since the earlier process stopped: begin again, once.

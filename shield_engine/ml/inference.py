@@ -125,6 +125,7 @@ class InferenceEngine:
             InferenceError: As for `infer`, with the position of the first text that failed.
         """
         self._check_open()
+        scores: Iterable[MLScore]
         if self._threads == 1 or len(texts) < 2:
             scores = map(self._score_at, enumerate(texts))
         else:

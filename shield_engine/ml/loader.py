@@ -223,7 +223,7 @@ class ModelLoader:
             info,
         )
 
-    def _session(self, entry: ModelEntry, path: Path) -> Any:  # noqa: ANN401 - no types there
+    def _session(self, entry: ModelEntry, path: Path) -> Any:
         import onnxruntime
 
         known = onnxruntime.get_available_providers()
@@ -269,7 +269,7 @@ def _resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _inputs(path: Path, session: Any) -> tuple[tuple[str, str], ...]:  # noqa: ANN401
+def _inputs(path: Path, session: Any) -> tuple[tuple[str, str], ...]:
     inputs = []
     for item in session.get_inputs():
         if item.name not in _INPUTS or item.type not in _INTEGERS:
@@ -283,7 +283,7 @@ def _inputs(path: Path, session: Any) -> tuple[tuple[str, str], ...]:  # noqa: A
     return tuple(inputs)
 
 
-def _output(entry: ModelEntry, path: Path, session: Any) -> str:  # noqa: ANN401
+def _output(entry: ModelEntry, path: Path, session: Any) -> str:
     outputs = session.get_outputs()
     named = [item for item in outputs if item.name == "logits"]
     if not named and len(outputs) != 1:

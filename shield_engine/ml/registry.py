@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from shield_engine.errors import RegistryError, UnknownNameError
 from shield_engine.resources import bundled
@@ -69,7 +69,7 @@ class ModelEntry:
     metrics: Mapping[str, float]
     version: str
     description: str
-    label_map: Mapping[str, str] = field(default=_EMPTY)
+    label_map: Mapping[str, str] = field(default_factory=dict)
     root: Path = Path()
 
     @property
@@ -184,7 +184,7 @@ class ModelRegistry:
         return tuple(
             NewerRevision(entry, newer)
             for entry in self.entries
-            if (newer := catalogue._by_key.get((entry.id, entry.variant)))  # noqa: SLF001
+            if (newer := catalogue._by_key.get((entry.id, entry.variant)))
             and _numbers(newer.version) > _numbers(entry.version)
         )
 
@@ -225,7 +225,7 @@ def _one_of(names: Iterable[str]) -> Callable[[object], str]:
     def check(value: object) -> str:
         if value not in known:
             raise ValueError(f"is {value!r}; it must be one of {', '.join(known)}")
-        return cast("str", value)
+        return str(value)
 
     return check
 
@@ -453,7 +453,7 @@ class _DuplicateKeyError(ValueError):
         self.key, self.line = key, line
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+_SYMBOL = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
 def _line_numbers(text: str) -> dict[tuple[object, ...], int]:
@@ -465,24 +465,24 @@ def _line_numbers(text: str) -> dict[tuple[object, ...], int]:
     path: list[object] = []
     key_line: int | None = None
     previous, line, offset = "", 1, 0
-    tokens = list(_TOKEN.finditer(text))
-    for position, match in enumerate(tokens):
-        token = match.group()
+    symbols = list(_SYMBOL.finditer(text))
+    for position, match in enumerate(symbols):
+        symbol = match.group()
         line += text.count("\n", offset, match.start())
         offset = match.start()
-        if token in "}]":
+        if symbol in "}]":
             if previous not in "{[":
                 path.pop()
-        elif token == ",":
+        elif symbol == ",":
             last = path.pop()
             if isinstance(last, int):
                 path.append(last + 1)
-        elif token != ":":
+        elif symbol != ":":
             if previous == "[":
                 path.append(0)
-            follows = tokens[position + 1].group() if position + 1 < len(tokens) else ""
-            if token.startswith('"') and follows == ":":
-                path.append(json.loads(token))
+            follows = symbols[position + 1].group() if position + 1 < len(symbols) else ""
+            if symbol.startswith('"') and follows == ":":
+                path.append(json.loads(symbol))
                 key_line = line
             else:
                 here = tuple(path)
@@ -490,5 +490,5 @@ def _line_numbers(text: str) -> dict[tuple[object, ...], int]:
                     raise _DuplicateKeyError(path[-1], line if key_line is None else key_line)
                 lines[here] = line if key_line is None else key_line
                 key_line = None
-        previous = token
+        previous = symbol
     return lines

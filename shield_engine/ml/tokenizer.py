@@ -57,7 +57,7 @@ class WindowTokenizer:
 
     def __init__(
         self,
-        tokenizer: Any,  # noqa: ANN401 - `tokenizers` ships no type information
+        tokenizer: Any,
         *,
         max_length: int,
         stride: int,
@@ -94,7 +94,7 @@ class WindowTokenizer:
 
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 - the package raises bare Exception
+        except Exception as error:
             raise ArtifactError(f"{path} is not a tokenizer.json: {error}") from error
         return cls(tokenizer, max_length=max_length, stride=stride)
 
@@ -133,7 +133,7 @@ class WindowTokenizer:
     def _window(
         self,
         ids: NDArray[np.int64],
-        encoding: Any,  # noqa: ANN401
+        encoding: Any,
         first: int,
         start: int,
         shared: int,
@@ -160,7 +160,7 @@ class WindowTokenizer:
             return len(text)
         return _after_space(text, start + self._block_chars // 2, end) or end
 
-    def _restart(self, text: str, start: int, encoding: Any, firsts: range) -> int:  # noqa: ANN401
+    def _restart(self, text: str, start: int, encoding: Any, firsts: range) -> int:
         """Return where the next block starts: at or before the first token that has no window."""
         token = start + int(encoding.token_to_chars(firsts[-1])[0])
         token = max(token, start + 1)
@@ -175,7 +175,7 @@ def _after_space(text: str, low: int, high: int) -> int | None:
     return None
 
 
-def _frame(tokenizer: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:  # noqa: ANN401
+def _frame(tokenizer: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Return (id, type id) of the special tokens before and after a text, and the text's type id.
 
     Raises:

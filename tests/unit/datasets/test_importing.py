@@ -245,6 +245,12 @@ def test_values_of_parquet_become_their_text(tmp_path):
     assert reasons(dataset) == [(3, "the label is missing (column 'label')")]
 
 
+def test_blank_group_is_no_group(csv_file):
+    """Rows without a group are not put into one common group."""
+    dataset = import_rows(csv_file("text,user_id\na,u1\nb,\n"), INJECTION)
+    assert dataset.table["group"].to_pylist() == ["u1", None]
+
+
 def test_hash_follows_order_labels_and_ids(jsonl):
     """The content hash changes with order, label, id and text, and with nothing else."""
     first, second = {"id": "1", "text": "a", "label": 1}, {"id": "2", "text": "b", "label": 0}

@@ -26,6 +26,7 @@ def test_lengths_are_those_of_real_rows():
     """Median and 95th percentile are lengths that occur."""
     found = profile([("x" * n, 0) for n in range(1, 101)])
     assert (found.chars_p50, found.chars_p95, found.chars_max) == (50, 95, 100)
+    assert profile([("x", 0), ("y" * 9, 0)]).chars_p50 == 1
 
 
 def test_very_long_and_empty_texts_are_counted_and_warned_about():

@@ -276,7 +276,6 @@ def test_perfect_separation_is_not_certain() -> None:
             assert figure.low is not None
             assert figure.low < 0.96
             assert figure.method == "wilson limits of each class"
-        assert found["recall_at_1pct_fpr"].low == wilson(n, n).low
         assert found["fpr_at_95_recall"].high == wilson(0, n).high
         lows.append(found["roc_auc"].low or 0)
     assert lows[0] < lows[1]
@@ -290,18 +289,63 @@ def test_limits_of_a_perfect_set_by_hand() -> None:
     assert found["balanced_accuracy"].low == pytest.approx((specificity + recall) / 2)
     tp, fp = 20 * recall, 8 * (1 - specificity)
     assert found["f1"].low == pytest.approx(2 * tp / (20 + tp + fp))
-    assert found["recall_at_1pct_fpr"].low == wilson(20, 20).low
     assert found["fpr_at_95_recall"].high == wilson(0, 8).high
 
 
 def test_biased_resamples_do_not_push_a_figure_out_of_its_interval() -> None:
-    """Resamples of calibrated scores have a larger ECE; the interval is widened to hold it."""
+    """Resamples of calibrated scores have a larger ECE; the interval still holds the figure."""
     scores = np.repeat([0.3, 0.7], 50)
     labels = np.r_[np.arange(50) < 15, np.arange(50) < 35].astype(int)
     found = binary_metrics(labels, scores, 0.5)["ece"]
     assert found.value == pytest.approx(0, abs=1e-12)
-    assert found.low == found.value
+    assert found.low == 0
     assert (found.high or 0) > 0.05
+
+
+def test_interval_of_ece_reaches_below_its_bias() -> None:
+    """A calibrated scorer with few rows shows some ECE, and the interval lies not above it."""
+    rng = np.random.default_rng(0)
+    scores = rng.random(3_000)
+    found = binary_metrics((rng.random(3_000) < scores).astype(int), scores, 0.5)["ece"]
+    assert (found.value or 0) > 0.01
+    assert found.low is not None
+    assert found.low < (found.value or 0) - 0.01
+
+
+def test_too_few_harmless_rows_leave_recall_at_low_fpr_open() -> None:
+    """From 368 harmless rows the bootstrap bounds recall at 1% FPR, below the lower end is 0."""
+    rng = np.random.default_rng(1)
+    for harmless, method in ((367, "order statistics"), (368, "bootstrap")):
+        labels = np.repeat([0, 1], [harmless, 200])
+        scores = 1 / (1 + np.exp(-rng.normal(3 * labels, 1)))
+        found = binary_metrics(labels, scores, 0.5)
+        assert found["recall_at_1pct_fpr"].method.startswith(method)
+        assert (found["recall_at_1pct_fpr"].low == 0) == (harmless == 367)
+        assert found["recall_at_0_1pct_fpr"].low == 0
+
+
+def test_recall_at_low_fpr_covers_as_promised() -> None:
+    """With few harmless rows the interval holds the true recall in at least 93% of sets."""
+    rng = np.random.default_rng(2)
+    true_recall = 0.44973  # 1 - Phi(z - 2.2) with z = 2.32635, the threshold of 1% FPR
+    runs, covered = 150, 0
+    labels = np.repeat([0, 1], [100, 150])
+    for seed in range(runs):
+        scores = 1 / (1 + np.exp(-rng.normal(2.2 * labels, 1)))
+        found = binary_metrics(labels, scores, 0.5, resamples=20, seed=seed)["recall_at_1pct_fpr"]
+        covered += (found.low or 0) <= true_recall <= (found.high or 0)
+    assert covered / runs >= 0.93
+
+
+def test_upper_end_at_low_fpr_by_hand() -> None:
+    """Of 50 harmless rows at most 3 likely lie above the 1% threshold: recall at the fourth."""
+    labels = np.repeat([0, 1], [50, 40])
+    scores = np.r_[np.linspace(0.98, 0, 50), np.linspace(0.995, 0.8, 40)]
+    fourth = np.sort(scores[:50])[-4]
+    found = binary_metrics(labels, scores, 0.5)["recall_at_1pct_fpr"]
+    reached = int(np.sum(scores[50:] >= fourth))
+    assert found.high == pytest.approx(wilson(reached, 40, 0.975).high)
+    assert 0 < reached < 40
 
 
 def test_auc_bootstrap_covers_as_promised() -> None:

@@ -1,0 +1,115 @@
+"""Overview: what the tool answers, what is stored, and one button to a finished comparison."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components import (
+    METRIC_TITLES,
+    MODE_TITLES,
+    errors_shown,
+    figure_text,
+    page_title,
+    percent,
+    plain,
+    status_chip,
+    watch_run,
+)
+from dashboard.state import OVERVIEW_RUN, balanced, evaluation, resources, sample_path
+from dashboard.tables import TASK_TITLES, runs_frame
+from shield_engine.datasets import import_rows
+from shield_engine.evaluation.runs import RunSpec, start
+from shield_engine.evaluation.suite import store_rows
+from shield_engine.store import RunInfo, RunStatus
+from shield_engine.types import Task
+
+COMPARE = "app_pages/compare.py"
+LATEST = 3
+
+
+def run_sample() -> str:
+    """Import the bundled injection sample, start a run of both parts, and return its id."""
+    held = resources()
+    path = sample_path(Task.PROMPT_INJECTION)
+    imported = import_rows(path, Task.PROMPT_INJECTION)
+    info = store_rows(held.store, path.stem, Task.PROMPT_INJECTION, path, imported)
+    run = start(held.store, held.shield, info.dataset_id, RunSpec())
+    held.worker.submit(run.run_id)
+    return run.run_id
+
+
+def key_figures(run: RunInfo) -> tuple[str, str]:
+    """Return what a run says at a glance: the mode with the highest F1, or what is flagged."""
+    found = evaluation(run.run_id, run.rows_done, balanced(run))
+    name = "f1" if any(result.positive_label for result in found.values()) else "macro_f1"
+    figures = {mode: result.metrics[name] for mode, result in found.items()}
+    scored = {mode: figure for mode, figure in figures.items() if figure.value is not None}
+    if scored:
+        best = max(scored, key=lambda mode: scored[mode].value or 0.0)
+        return (
+            f"Highest {METRIC_TITLES[name]}: {MODE_TITLES[best]}",
+            figure_text(name, scored[best]),
+        )
+    mode, result = next(iter(found.items()))
+    return f"Flagged by {MODE_TITLES[mode]}", percent(result.flagged / max(result.n, 1))
+
+
+def show_latest(run: RunInfo, title: str) -> None:
+    """Show one run as a card with its key figures and the way to its comparison."""
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{plain(title)}**")
+            status_chip(run.status)
+        st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows")
+        if run.status != RunStatus.DONE:
+            return
+        st.markdown("{}: **{}**".format(*key_figures(run)))
+        if st.button("Compare", key=f"compare_{run.run_id}", icon=":material/compare_arrows:"):
+            st.switch_page(COMPARE, query_params={"run": run.run_id})
+
+
+page_title(
+    "LLM Shield",
+    "Which scanner, in which mode, at which threshold should guard your language model, and what "
+    "does it cost in misses, false alarms and milliseconds?",
+)
+held = resources()
+with st.container(border=True):
+    st.markdown("**See an answer first**")
+    st.caption(
+        "Scores the bundled prompt-injection sample with rules and with the model, then shows "
+        "heuristic, ML, hybrid and both side by side. Takes a few seconds."
+    )
+    started = st.session_state.get(OVERVIEW_RUN)
+    if st.button(
+        "Compare all modes on the bundled sample",
+        type="primary",
+        icon=":material/compare_arrows:",
+        key="compare_sample",
+        disabled=started is not None and any(job.run_id == started for job in held.worker.active()),
+    ):
+        with errors_shown("The sample could not be run"), st.spinner("Importing the sample"):
+            st.session_state[OVERVIEW_RUN] = run_sample()
+            st.rerun()
+    if started is not None:
+        watch_run(started, key="overview", then=COMPARE)
+
+counts = held.store.counts()
+with st.container(horizontal=True):
+    st.metric("Datasets", f"{counts['datasets']:,}", border=True)
+    st.metric("Rows stored", f"{counts['dataset_rows']:,}", border=True)
+    st.metric("Runs", f"{counts['runs']:,}", border=True)
+    st.metric("Scored rows", f"{counts['results']:,}", border=True)
+
+runs = held.store.runs()
+titles = {info.dataset_id: info.title for info in held.store.datasets()}
+st.subheader("Latest runs", anchor=False)
+if runs:
+    for column, run in zip(st.columns(LATEST), runs[:LATEST], strict=False):
+        with column:
+            show_latest(run, titles.get(run.dataset_id, run.dataset_id))
+    st.dataframe(runs_frame(runs[:10], titles), hide_index=True, alt="The ten latest runs")
+else:
+    st.caption("No run yet. The button above makes the first one; your own data goes in here:")
+    if st.button("Import a dataset", icon=":material/upload_file:", key="to_datasets"):
+        st.switch_page("app_pages/datasets.py")
