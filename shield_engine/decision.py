@@ -22,7 +22,8 @@ __all__ = ["asks_model", "confidence", "decided", "model_decides"]
 def confidence(task: Task, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what modes compare, shape (n,): the risk of two classes, the highest of three."""
     if task is Task.SENTIMENT:
-        return probabilities.max(axis=1)
+        highest: NDArray[np.float64] = probabilities.max(axis=1)
+        return highest
     return probabilities[:, 1]
 
 

@@ -262,7 +262,7 @@ def _encoder_folder() -> Path:
 def _classifier_class() -> Any:
     import torch
 
-    class MeanPoolClassifier(torch.nn.Module):
+    class MeanPoolClassifier(torch.nn.Module):  # type: ignore[misc]
         """Encoder, mean of its last layer over real tokens, dropout, one linear layer."""
 
         def __init__(self, encoder: Any, n_labels: int) -> None:

@@ -57,7 +57,7 @@ def show_model(entry: ModelEntry) -> None:
                 plain(f"{path.name} and its tokenizer have the registered SHA-256."),
                 icon=":material/verified_user:",
             )
-    st.dataframe(model_facts(entry), hide_index=True, alt=f"Facts of {entry.id}")
+    st.dataframe(model_facts(entry), hide_index=True, height="content", alt=f"Facts of {entry.id}")
 
 
 page_title("Models", "Classifiers of the registry. Any ONNX text classifier can be added.")

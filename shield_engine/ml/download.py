@@ -254,6 +254,19 @@ class ArtifactStore:
         )
         return ModelFiles(model, tokenizer)
 
+    def is_present(self, entry: ModelEntry) -> bool:
+        """Return whether both files are here already, so that `fetch` would download nothing."""
+
+        def has_local(sources: Sequence[str], sha256: str) -> bool:
+            return any(
+                step.action == "use" or self._kept(step, sha256) is not None
+                for step in plan(sources, entry.root, offline=True)
+            )
+
+        return has_local(entry.sources, entry.sha256) and has_local(
+            entry.tokenizer_sources, entry.tokenizer_sha256
+        )
+
     def _file(
         self,
         what: str,

@@ -101,7 +101,7 @@ class ModelLoader:
         if intra_threads < 1 or (max_memory_mb is not None and max_memory_mb < 1):
             raise ConfigError("intra_threads and max_memory_mb must be above 0")
         self.registry = registry
-        self._artifacts = artifacts
+        self.artifacts = artifacts
         self._intra_threads = intra_threads
         self._max_memory_mb = max_memory_mb
         self._providers = tuple(providers)
@@ -167,7 +167,7 @@ class ModelLoader:
         started = time.perf_counter()
         try:
             self._check_budget(entry)
-            files = self._artifacts.fetch(entry, progress)
+            files = self.artifacts.fetch(entry, progress)
             with self._session_lock:
                 self._check_budget(entry)
                 model = self._open(entry, files, started)

@@ -174,9 +174,7 @@ execute(store, shield, run.run_id, batch_rows=50,
 """
 
 
-def test_killed_run_loses_at_most_one_batch_and_resumes(
-    shield: Shield, settings: Settings
-) -> None:
+def test_killed_run_loses_at_most_one_batch_and_resumes(shield: Shield, settings: Settings) -> None:
     """`kill -9` in the middle, then resume: the scores of an uninterrupted run."""
     with Store.open(settings.store_path) as store:
         dataset = add(store, make_rows(1_500))
@@ -239,7 +237,7 @@ def test_resume_refuses_other_rules(shield: Shield) -> None:
     dataset = add(store, make_rows(20))
     run = start(store, shield, dataset.dataset_id, RunSpec())
     store._execute(  # what an update of the rules looks like to a stored run
-        "UPDATE runs SET stamp = json_merge_patch(stamp, '{\"rules_version\": \"other\"}')", []
+        'UPDATE runs SET stamp = json_merge_patch(stamp, \'{"rules_version": "other"}\')', []
     )
     with pytest.raises(ConfigError, match="rule-set version"):
         execute(store, shield, run.run_id)
@@ -323,9 +321,7 @@ def test_bundle_carries_a_run_into_another_store(shield: Shield, tmp_path: Path)
     assert waiting_bundles(tmp_path / "bundles") == []
 
 
-def test_store_answers_threads_right_while_a_run_writes(
-    shield: Shield, settings: Settings
-) -> None:
+def test_store_answers_threads_right_while_a_run_writes(shield: Shield, settings: Settings) -> None:
     """Readers on other threads see whole batches and right sums during a run."""
     with Store.open(settings.store_path) as store:
         dataset = add(store, make_rows(600))

@@ -177,9 +177,7 @@ def test_altered_model_falls_back_visibly_where_allowed(
     broken: Shield, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With fallback on: the heuristic score, marked, counted, logged without the text."""
-    scanner = broken.scanner(
-        Task.PROMPT_INJECTION, ScannerConfig(Mode.ML, MLConfig.production())
-    )
+    scanner = broken.scanner(Task.PROMPT_INJECTION, ScannerConfig(Mode.ML, MLConfig.production()))
     with caplog.at_level(logging.WARNING):
         result = scanner.scan(ATTACK)
     assert result.method is Method.ML_FALLBACK_TO_HEURISTIC
@@ -195,9 +193,7 @@ def test_altered_model_falls_back_visibly_where_allowed(
 
 def test_breaker_opens_after_repeated_failures(broken: Shield) -> None:
     """After five failures the model is left alone for a while, and the state is visible."""
-    scanner = broken.scanner(
-        Task.PROMPT_INJECTION, ScannerConfig(Mode.ML, MLConfig.production())
-    )
+    scanner = broken.scanner(Task.PROMPT_INJECTION, ScannerConfig(Mode.ML, MLConfig.production()))
     for number in range(7):
         scanner.scan(f"{BENIGN} {number}")
     stats = scanner.stats()

@@ -15,9 +15,7 @@ MODEL = np.array([[0.2, 0.8], [0.9, 0.1], [0.7, 0.3], [np.nan, np.nan]])
 
 def test_hybrid_ends_at_the_upper_band_and_else_takes_the_model() -> None:
     """A heuristic score at or above the band stands; below it the model's stands."""
-    scores, asked = decided(
-        Task.PROMPT_INJECTION, Mode.HYBRID, HEURISTIC, MODEL, Bands(upper=0.9)
-    )
+    scores, asked = decided(Task.PROMPT_INJECTION, Mode.HYBRID, HEURISTIC, MODEL, Bands(upper=0.9))
     assert scores[:, 1].tolist() == [0.8, 0.95, 0.3, 0.9]
     assert asked.tolist() == [True, False, True, False]
 

@@ -75,7 +75,7 @@ def test_budget_refuses_before_loading(tmp_path: Path) -> None:
     loader = _loader(tmp_path, *rows, max_memory_mb=30)
     one, two = loader.registry.entries
     loader.load(one)
-    with pytest.raises(ArtifactError, match="two FP32 needs about 16 MB .* budget of 30 MB"):
+    with pytest.raises(ArtifactError, match=r"two FP32 needs about 16 MB .* budget of 30 MB"):
         loader.load(two)
     assert loader._artifacts.fetched == 1
     assert loader.loads_failed == 1
@@ -144,7 +144,7 @@ def test_unknown_provider_is_refused(tmp_path: Path) -> None:
     loader = _loader(
         tmp_path, tiny_models.build(tmp_path), providers=("ImaginaryExecutionProvider",)
     )
-    with pytest.raises(ConfigError, match="has no ImaginaryExecutionProvider; it has .*CPU"):
+    with pytest.raises(ConfigError, match=r"has no ImaginaryExecutionProvider; it has .*CPU"):
         loader.load(loader.registry.entries[0])
 
 

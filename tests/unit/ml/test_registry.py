@@ -102,7 +102,7 @@ def test_duplicate_entry_names_both_places(tmp_path: Path) -> None:
     """The same id and variant twice, even over two files, is an error at the second place."""
     first = _write(tmp_path, _row())
     second = _write(tmp_path, _row(id="x"), _row(), name="own.json")
-    line = _line_of(second, "{", 3 - 1 + 2)  # file, entry, its two objects, then the second entry
+    line = _line_of(second, "    {", 1)
     with pytest.raises(RegistryError) as caught:
         ModelRegistry.from_files([first, second])
     message = str(caught.value)
@@ -151,7 +151,7 @@ def test_mistake_is_named_with_file_line_and_entry(
 ) -> None:
     """A wrong value is reported at the line of its key, with the entry it belongs to."""
     path = _write(tmp_path, _row(id="first"), _row(**changes))
-    nth = 0 if key == "treshold" or key == "label_map" else 1
+    nth = 0 if key in {"treshold", "label_map"} else 1
     line = _line_of(path, f'"{key}":', nth)
     with pytest.raises(RegistryError) as caught:
         ModelRegistry.load(path)
@@ -167,7 +167,7 @@ def test_missing_keys_are_listed_at_the_entry(tmp_path: Path) -> None:
         RegistryError, match=r":\d+: entry 2 \(tiny\): missing sha256, licence$"
     ) as e:
         ModelRegistry.load(path)
-    assert f"{path}:{_line_of(path, '    {', 2)}:" in str(e.value)
+    assert f"{path}:{_line_of(path, '    {', 1)}:" in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,221 @@
+"""The store: versions, pages, purging, backup, locking, repair."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from shield_engine.errors import StoreBusyError, StoreError, UnknownNameError
+from shield_engine.store import DatasetInfo, RunStatus, Store
+from shield_engine.types import Task
+
+
+def rows_of(texts: list[str], slices: list[str | None] | None = None) -> pa.Table:
+    """Return rows as the importer gives them, labels alternating."""
+    count = len(texts)
+    return pa.table(
+        {
+            "row_index": pa.array(range(count), pa.int64()),
+            "row_id": pa.array([f"r{number}" for number in range(count)]),
+            "text": pa.array(texts, pa.string()),
+            "label": pa.array([number % 2 for number in range(count)], pa.int8()),
+            "group": pa.array([None] * count, pa.string()),
+            "slices": pa.array(slices or [None] * count, pa.string()),
+            "text_sha256": pa.array([f"hash{text}" for text in texts]),
+            "chars": pa.array([len(text) for text in texts], pa.int32()),
+        }
+    )
+
+
+def add(store: Store, texts: list[str], name: str = "set") -> DatasetInfo:
+    """Store texts as a dataset version."""
+    return store.add_dataset(
+        name, Task.TOXICITY, rows_of(texts), content_hash="|".join(texts), source="set.csv"
+    )
+
+
+def test_same_rows_are_the_same_version_other_rows_the_next() -> None:
+    """Importing unchanged rows adds nothing; changed rows are version 2 beside version 1."""
+    store = Store.in_memory()
+    first = add(store, ["a", "b"])
+    assert add(store, ["a", "b"]) == first
+    second = add(store, ["a", "c"])
+    assert (first.version, second.version) == (1, 2)
+    assert second.title == "set v2"
+    assert [info.version for info in store.datasets()] == [2, 1]
+    assert [row["text"] for row in store.page(first.dataset_id)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "true", "2024-01-01", "NULL", "nul\x00inside", "=1+1", "\u202eabc", "é\ufeff", "1"]
+)
+def test_texts_come_back_as_they_went_in(text: str) -> None:
+    """No text is coerced, trimmed or lost."""
+    store = Store.in_memory()
+    info = add(store, [text, "other"])
+    assert store.texts(info.dataset_id, 0, 1) == [(0, text, f"hash{text}")]
+
+
+def test_pages_search_and_slices() -> None:
+    """Pages keep row order, search ignores case and takes wildcards literally."""
+    store = Store.in_memory()
+    table = rows_of(
+        ["Alpha", "beta 100%", "ALPHABET", "a_b"], ['{"kind": "x"}', None, '{"kind": "y"}', "{}"]
+    )
+    info = store.add_dataset("set", Task.TOXICITY, table, content_hash="h", source="s")
+    shown = store.page(info.dataset_id, search="alpha")
+    assert [row["text"] for row in shown] == ["Alpha", "ALPHABET"]
+    assert [row["text"] for row in store.page(info.dataset_id, search="%")] == ["beta 100%"]
+    assert [row["text"] for row in store.page(info.dataset_id, offset=1, limit=2)] == [
+        "beta 100%",
+        "ALPHABET",
+    ]
+    assert [row["row_index"] for row in store.page(info.dataset_id, indexes=[3, 0])] == [0, 3]
+    assert store.page(info.dataset_id, indexes=[]) == []
+    assert store.slices(info.dataset_id, "kind").tolist() == ["x", "", "y", ""]
+    assert store.groups(info.dataset_id) is None
+
+
+def test_unknown_ids_are_named() -> None:
+    """Asking for what is not there says so."""
+    store = Store.in_memory()
+    with pytest.raises(UnknownNameError, match="no dataset nope"):
+        store.dataset("nope")
+    with pytest.raises(UnknownNameError, match="no run nope"):
+        store.run("nope")
+
+
+def test_deleting_a_dataset_takes_its_runs_along() -> None:
+    """Nothing of a deleted dataset is left behind."""
+    store = Store.in_memory()
+    info = add(store, ["a", "b"])
+    store.create_run(
+        info, parts=["heuristic"], rows=2, model_id=None, variant=None, model_sha256=None,
+        settings={}, stamp={},
+    )  # fmt: skip
+    store.delete_dataset(info.dataset_id)
+    assert set(store.counts().values()) == {0}
+
+
+def test_purged_rows_can_be_imported_again_as_a_new_version() -> None:
+    """A purged version is not mistaken for the rows it once held."""
+    store = Store.in_memory()
+    info = add(store, ["a", "b"])
+    store.purge_texts(info.dataset_id)
+    assert store.dataset(info.dataset_id).purged
+    with pytest.raises(StoreError, match="purged"):
+        store.texts(info.dataset_id, 0, 2)
+    again = add(store, ["a", "b"])
+    assert again.dataset_id != info.dataset_id
+    assert again.version == 2
+
+
+def test_reopened_store_has_everything_and_marks_what_was_running(tmp_path: Path) -> None:
+    """Data survives closing; a run left running by a dead process is interrupted."""
+    path = tmp_path / "deep" / "shield.duckdb"
+    with Store.open(path) as store:
+        info = add(store, ["a", "b"])
+        run = store.create_run(
+            info, parts=["heuristic"], rows=2, model_id=None, variant=None, model_sha256=None,
+            settings={"a": 1}, stamp={},
+        )  # fmt: skip
+        store.add_benchmark({"figures": []})
+    with Store.open(path) as store:
+        assert store.datasets() == [info]
+        assert store.run(run.run_id).status == RunStatus.INTERRUPTED
+        assert store.run(run.run_id).is_resumable
+        assert store.run(run.run_id).settings == {"a": 1}
+        assert store.benchmarks()[0][2] == {"figures": []}
+        assert store.size_bytes() > 0
+
+
+def test_store_held_by_another_process_is_busy(tmp_path: Path) -> None:
+    """The message says who may hold it and what to do."""
+    path = tmp_path / "shield.duckdb"
+    script = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(StoreBusyError, match="held by another process"):
+            Store.open(path)
+        holder.communicate("\n")
+    Store.open(path).close()
+
+
+def test_file_that_is_no_store_is_refused_untouched(tmp_path: Path) -> None:
+    """Opening something else is an error and changes nothing."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes " * 2_000)
+    with pytest.raises(StoreError, match="not a valid DuckDB"):
+        Store.open(path)
+    assert path.read_text() == "my notes " * 2_000
+
+
+def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A store written by a later version is not touched."""
+    path = tmp_path / "shield.duckdb"
+    with Store.open(path) as store:
+        store._execute("INSERT INTO schema_version VALUES (?)", [99])
+    with pytest.raises(StoreError, match="update LLM Shield"):
+        Store.open(path)
+
+
+DIES_WITH_A_LOG = """
+import os, sys
+from pathlib import Path
+from shield_engine.store import Store
+store = Store.open(Path(sys.argv[1]))
+for number in range(50):
+    store.add_benchmark({"filler": "x" * 500, "number": number})
+os._exit(0)
+"""
+
+
+def test_broken_log_is_renamed_aside_and_told(tmp_path: Path) -> None:
+    """A write-ahead log that cannot be replayed is kept, the data file opens, a notice says so."""
+    path = tmp_path / "shield.duckdb"
+    with Store.open(path) as store:
+        info = add(store, ["a", "b"])
+    subprocess.run([sys.executable, "-c", DIES_WITH_A_LOG, str(path)], check=True)
+    log = path.with_name("shield.duckdb.wal")
+    content = bytearray(log.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(byte ^ 0x5A for byte in content[middle : middle + 64])
+    log.write_bytes(content)
+    with Store.open(path) as store:
+        assert store.notice is not None
+        assert "could not be replayed" in store.notice
+        assert store.datasets() == [info]
+    (kept,) = tmp_path.glob("*.broken-*")
+    assert kept.read_bytes() == content
+
+
+def test_backup_is_a_whole_store_and_overwrites_nothing(tmp_path: Path) -> None:
+    """A backup opens as a store with the same rows; an existing file is left alone."""
+    with Store.open(tmp_path / "shield.duckdb") as store:
+        info = add(store, ["a", "b"])
+        target = store.backup(tmp_path / "it's a backup.duckdb")
+        with pytest.raises(StoreError, match="exists already"):
+            store.backup(target)
+    with Store.open(target) as copy:
+        assert copy.datasets() == [info]
+
+
+def test_failed_write_keeps_nothing_of_it(tmp_path: Path) -> None:
+    """A batch that cannot be written leaves no half of itself."""
+    with Store.open(tmp_path / "shield.duckdb") as store:
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.append_results("run", pa.table({"run_id": ["run"], "nonsense": [1]}), 0.1)
+        assert store.counts()["results"] == 0
+        add(store, ["still", "works"])
