@@ -140,21 +140,21 @@ def runs_frame(runs: Iterable[RunInfo], datasets: Mapping[str, str]) -> pd.DataF
     return pd.DataFrame(
         [
             {
-                "Run": run.run_id,
                 "Status": run.status,
                 "Dataset": visible(datasets.get(run.dataset_id, run.dataset_id)),
-                "Task": TASK_TITLES[run.task],
+                "Rows": f"{run.rows_done:,} / {run.rows:,}",
+                "Errors": run.errors,
+                "Time": duration(run.seconds),
+                "Rows/s": round(run.rows_done / run.seconds) if run.seconds else None,
+                "Started": clock(run.started_at),
                 "Parts": " + ".join(run.parts),
                 "Model": (
                     f"{run.model_id} {run.variant} {(run.model_sha256 or '')[:8]}"
                     if run.model_id
                     else ""
                 ),
-                "Rows": f"{run.rows_done:,} / {run.rows:,}",
-                "Errors": run.errors,
-                "Time": duration(run.seconds),
-                "Rows/s": round(run.rows_done / run.seconds) if run.seconds else None,
-                "Started": clock(run.started_at),
+                "Task": TASK_TITLES[run.task],
+                "Run": run.run_id,
             }
             for run in runs
         ]

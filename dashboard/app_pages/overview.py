@@ -47,7 +47,7 @@ def key_figures(run: RunInfo) -> tuple[str, str]:
     if scored:
         best = max(scored, key=lambda mode: scored[mode].value or 0.0)
         return (
-            f"Highest {METRIC_TITLES[name]}: {MODE_TITLES[best]}",
+            f"Highest {METRIC_TITLES[name]}, of {MODE_TITLES[best]}",
             figure_text(name, scored[best]),
         )
     mode, result = next(iter(found.items()))
@@ -63,7 +63,8 @@ def show_latest(run: RunInfo, title: str) -> None:
         st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows")
         if run.status != RunStatus.DONE:
             return
-        st.markdown("{}: **{}**".format(*key_figures(run)))
+        title, value = key_figures(run)
+        st.metric(title, value, help="At the registry's balanced threshold, with 95% interval.")
         if st.button("Compare", key=f"compare_{run.run_id}", icon=":material/compare_arrows:"):
             st.switch_page(COMPARE, query_params={"run": run.run_id})
 
@@ -95,11 +96,14 @@ with st.container(border=True):
         watch_run(started, key="overview", then=COMPARE)
 
 counts = held.store.counts()
-with st.container(horizontal=True):
-    st.metric("Datasets", f"{counts['datasets']:,}", border=True)
-    st.metric("Rows stored", f"{counts['dataset_rows']:,}", border=True)
-    st.metric("Runs", f"{counts['runs']:,}", border=True)
-    st.metric("Scored rows", f"{counts['results']:,}", border=True)
+cards = {
+    "Datasets": counts["datasets"],
+    "Rows stored": counts["dataset_rows"],
+    "Runs": counts["runs"],
+    "Scored rows": counts["results"],
+}
+for column, (title, value) in zip(st.columns(len(cards)), cards.items(), strict=True):
+    column.metric(title, f"{value:,}", border=True)
 
 runs = held.store.runs()
 titles = {info.dataset_id: info.title for info in held.store.datasets()}

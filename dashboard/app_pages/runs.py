@@ -117,7 +117,7 @@ def show_run(run: RunInfo) -> None:
     """Show one run whole."""
     is_active = any(job.run_id == run.run_id for job in resources().worker.active())
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(f"Run {run.run_id}", anchor=False)
+        st.subheader(f"Run {run.run_id}", anchor=False, width="content")
         status_chip(run.status)
     watch_run(run.run_id, key="runs")
     show_actions(run, is_active)
@@ -126,7 +126,7 @@ def show_run(run: RunInfo) -> None:
     left, right = st.columns(2)
     with left, st.expander("Settings it was made with"):
         st.json(dict(run.settings))
-    with right, st.expander("What repeats it: data, rules, model, packages, machine, commit"):
+    with right, st.expander("What repeats it"):
         st.json(dict(run.stamp))
 
 

@@ -47,7 +47,7 @@ class Site:
 class _Handler(BaseHTTPRequestHandler):
     site: Site
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         site, asked_range = self.site, self.headers.get("Range")
         site.asked.append((self.path, asked_range))
         fault = site.faults.pop(0) if site.faults else None
@@ -70,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         part = body[start:]
         where = f"bytes {start}-{len(body) - 1}/{len(body)}" if start else None
         if fault == "wrong_range" and start:
+            part = body
             where = f"bytes 0-{len(body) - 1}/{len(body)}"
         self._head(206 if start else 200, len(part), where)
         if fault == "truncate":
@@ -270,7 +271,7 @@ def test_redirect_out_of_tls_is_refused(
 ) -> None:
     """A redirect to a plain http address elsewhere ends the transfer."""
     site.faults = ["redirect"]
-    with pytest.raises(ArtifactError, match="redirected to http://models.example"):
+    with pytest.raises(ArtifactError, match=r"redirected to http://models\.example"):
         store.fetch(entry)
 
 
@@ -475,6 +476,18 @@ def test_source_that_cannot_be_meant_is_refused(text: str, message: str) -> None
     """Each source is checked when the registry is read, before anything is fetched."""
     with pytest.raises(ValueError, match=message):
         parse_source(text)
+
+
+def test_presence_is_known_without_asking(
+    store: ArtifactStore, entry: ModelEntry, site: Site
+) -> None:
+    """A model is present once both files are here, which nobody is asked for."""
+    assert not store.is_present(entry)
+    assert site.asked == []
+    store.fetch(entry)
+    assert store.is_present(entry)
+    (entry.root / "tiny.tokenizer.json").unlink()
+    assert not store.is_present(entry)
 
 
 def test_plan_decides_without_acting(tmp_path: Path) -> None:

@@ -112,10 +112,11 @@ def test_small_and_large_times_keep_the_digits_that_count() -> None:
     assert milliseconds(0.01379) == "0.014 ms"
     assert milliseconds(3.2091) == "3.21 ms"
     assert milliseconds(1240.2) == "1,240 ms"
-    assert [duration(s) for s in (0.42, 42.4, 200, 7500)] == [
+    assert [duration(s) for s in (0.42, 42.4, 200, 7200, 7500)] == [
         "0.4 s",
         "42 s",
         "3 min 20 s",
+        "2 h",
         "2 h 5 min",
     ]
     assert duration(None) == milliseconds(None) == "-"

@@ -48,7 +48,7 @@ def test_eight_threads_load_once(tmp_path: Path) -> None:
     assert len(models) == 8
     assert len({id(model) for model in models}) == 1
     assert loader.loads_ok == 1
-    assert loader._artifacts.fetched == 1
+    assert loader.artifacts.fetched == 1
 
 
 def test_loaded_says_what_runs(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_budget_refuses_before_loading(tmp_path: Path) -> None:
     loader.load(one)
     with pytest.raises(ArtifactError, match=r"two FP32 needs about 16 MB .* budget of 30 MB"):
         loader.load(two)
-    assert loader._artifacts.fetched == 1
+    assert loader.artifacts.fetched == 1
     assert loader.loads_failed == 1
     loader.unload("one", Variant.FP32)
     assert loader.load(two).entry is two

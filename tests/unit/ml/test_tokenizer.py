@@ -101,3 +101,16 @@ def test_count_is_the_number_of_tokens() -> None:
     tokenizer = WindowTokenizer(make_tokenizer("wordpiece"), max_length=16, stride=4)
     expected = len(make_tokenizer("wordpiece").encode(TEXT, add_special_tokens=False).ids)
     assert tokenizer.count(TEXT) == expected
+
+
+def test_blocks_go_on_where_the_last_full_window_began() -> None:
+    """A window that a block's end may have cut is read again in the next block, and only there."""
+    tokenizer = WindowTokenizer(
+        make_tokenizer("wordpiece"), max_length=12, stride=3, block_chars=100
+    )
+    windows = list(tokenizer.windows(TEXT))
+    starts = [window.start for window in windows]
+    assert starts == sorted(set(starts))
+    assert all(after.start < before.end for before, after in itertools.pairwise(windows))
+    assert all(TEXT[window.start - 1 : window.start] in {"", " "} for window in windows)
+    assert all(TEXT[window.end : window.end + 1] == " " for window in windows)
