@@ -1,0 +1,280 @@
+"""What a benchmark leaves behind: figures, ratios, targets, as JSON, as Markdown, side by side.
+
+Pure: nothing here measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from shield_engine.benchmark.timing import Estimate
+from shield_engine.errors import ConfigError
+
+__all__ = ["TARGETS", "Figure", "Ratio", "Target", "as_markdown", "compare"]
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the reference system aimed at for one operation; nobody measured it.
+
+    Attributes:
+        name: Key that figures refer to.
+        operation: For a reader.
+        unit: Unit of the bounds.
+        better: Which direction is good.
+        target: Bound of the target band.
+        acceptable: Bound of the acceptable band, if one was stated.
+        poor: Beyond this it is poor, if stated.
+    """
+
+    name: str
+    operation: str
+    unit: str
+    better: Better
+    target: float
+    acceptable: float | None = None
+    poor: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as the document carries it."""
+        return {**asdict(self), "kind": "target"}
+
+
+TARGETS: tuple[Target, ...] = (
+    Target("load_cold_fp16", "model load, cold, FP16", "ms", "lower", 500, 1_000, 2_000),
+    Target("load_cold_int8", "model load, cold, INT8", "ms", "lower", 200, 1_000, 2_000),
+    Target("load_cached", "model load, cached", "ms", "lower", 10, 50, 100),
+    Target("tokenization", "tokenization", "tokens/s", "higher", 10_000, 5_000, 1_000),
+    Target("inference_fp16", "inference, FP16", "ms", "lower", 150, 300, 500),
+    Target("inference_int8", "inference, INT8", "ms", "lower", 80, 150, 300),
+    Target("inference_batch_16", "inference, batch of 16", "ms", "lower", 1_000),
+    Target("cache_lookup", "cache lookup", "ms", "lower", 0.1, 1, 5),
+    Target("end_to_end_cached", "end to end, cached", "ms", "lower", 1, 5, 10),
+    Target("end_to_end_ml", "end to end, ML", "ms", "lower", 200, 400, 600),
+    Target("throughput_heuristic", "throughput, heuristic", "texts/s", "higher", 15_000),
+    Target("throughput_cached_80", "throughput, 80% cache hits", "texts/s", "higher", 12_000),
+    Target("throughput_ml_fp16", "throughput, ML FP16, one thread", "texts/s", "higher", 150),
+    Target("throughput_hybrid", "throughput, hybrid", "texts/s", "higher", 2_000),
+    Target("throughput_batch_16", "throughput, batch of 16", "texts/s", "higher", 800),
+    Target("memory_model_fp16", "memory, model FP16", "MB", "lower", 200, 250, 500),
+    Target("memory_model_int8", "memory, model INT8", "MB", "lower", 100, 150, 300),
+    Target("memory_cache_1000", "memory, cache of 1,000", "MB", "lower", 20, 50, 100),
+    Target("memory_cache_10000", "memory, cache of 10,000", "MB", "lower", 200, 500, 1_000),
+    Target("memory_tokenizer", "memory, tokenizer", "MB", "lower", 100, 150, 300),
+    Target("memory_total", "memory, total", "MB", "lower", 400, 600, 1_000),
+)
+"""The reference system's targets, set for models of 184 M parameters; a range keeps its upper end.
+
+They were never measured by the reference: bands to draw beside a figure, no baselines.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name: Dotted path, the same in every benchmark.
+        estimate: The number, its interval and how many calls or rounds are behind it.
+        unit: Its unit.
+        group: What it belongs to (`load`, `inference`, `end_to_end`, ...).
+        better: Which direction is good.
+        target: Name of the `TARGETS` row to show beside it.
+        detail: Texts, escalated share, hit rate, CPU time, whatever it takes to read the number.
+    """
+
+    name: str
+    estimate: Estimate
+    unit: str
+    group: str
+    better: Better = "lower"
+    target: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figure as the document carries it."""
+        return {
+            "name": self.name,
+            "value": self.estimate.value,
+            "unit": self.unit,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+            "n": self.estimate.n,
+            "kind": "measured",
+            "group": self.group,
+            "better": self.better,
+            "target": self.target,
+            "detail": {**self.detail, "interval": self.estimate.method},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A number with an aim of this project's own, most of them ratios of one run.
+
+    Attributes:
+        name: One of the names that all documents share.
+        estimate: The number.
+        target: The aim.
+        better: Which direction is good.
+        detail: What was divided by what, on which texts.
+    """
+
+    name: str
+    estimate: Estimate
+    target: float
+    better: Better = "higher"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the ratio as the document carries it."""
+        return {
+            "name": self.name,
+            "value": self.estimate.value,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+            "target": self.target,
+            "n": self.estimate.n,
+            "better": self.better,
+            "detail": {**self.detail, "interval": self.estimate.method},
+        }
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Set each figure and ratio that both documents have, in the same unit, side by side.
+
+    Returns:
+        Rows of `name`, `unit`, `better`, `before`, `after`, `ratio` (after / before, `None` for a zero),
+        `is_disjoint` (the intervals share no value; an open end reaches without bound) and
+        `verdict`: `better` or `worse` where they are disjoint, else `not decisive`.
+
+    Raises:
+        ConfigError: One of them is no benchmark document.
+    """
+    old, new = _named(before, "first"), _named(after, "second")
+    rows = []
+    for name, figure in new.items():
+        earlier = old.get(name)
+        if earlier is None or earlier.get("unit") != figure.get("unit"):
+            continue
+        is_above = _end(figure, "low", -math.inf) > _end(earlier, "high", math.inf)
+        is_below = _end(figure, "high", math.inf) < _end(earlier, "low", -math.inf)
+        is_better = is_above if figure.get("better") == "higher" else is_below
+        is_disjoint = is_above or is_below
+        rows.append(
+            {
+                "name": name,
+                "unit": figure.get("unit", ""),
+                "better": figure.get("better", "lower"),
+                "before": earlier["value"],
+                "after": figure["value"],
+                "ratio": figure["value"] / earlier["value"] if earlier["value"] else None,
+                "is_disjoint": is_disjoint,
+                "verdict": ("better" if is_better else "worse") if is_disjoint else "not decisive",
+            }
+        )
+    return rows
+
+
+def _end(figure: Mapping[str, Any], end: str, unbounded: float) -> float:
+    value = figure.get(end)
+    return unbounded if value is None else float(value)
+
+
+def _named(document: Mapping[str, Any], which: str) -> dict[str, Mapping[str, Any]]:
+    try:
+        rows = [*document["figures"], *document["ratios"]]
+        return {row["name"]: row for row in rows if math.isfinite(row["value"])}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the {which} document is no benchmark ({error!r}); "
+            "give what `shield bench --json` wrote"
+        ) from error
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Return the document as tables: figures, the reference's targets beside them, and ratios."""
+    machine = document["machine"]
+    targets = {target["name"]: target for target in document["targets"]}
+    facts = [
+        f"{document['created_at']}, {document['seconds']:.0f} s",
+        machine["cpu"],
+        f"{machine['usable_cores']} of {machine['cores']} cores usable",
+        f"{machine['memory_mb']:,} MB",
+        machine["platform"],
+        f"Python {machine['python']}",
+        *(f"{name} {version}" for name, version in machine["packages"].items()),
+    ]
+    if machine["load_1_minute"] is not None:
+        facts.append(f"load average {machine['load_1_minute']:.2f} at the start")
+    lines = [
+        "# Benchmark" + (" (quick)" if document["quick"] else ""),
+        "",
+        "; ".join(facts) + ".",
+        "",
+        "| figure (measured) | value | unit | 95% interval | n | beside it "
+        "| reference's target (not measured) |",
+        "| --- | ---: | --- | --- | ---: | --- | --- |",
+    ]
+    for figure in document["figures"]:
+        lines.append(
+            f"| {figure['name']} | {_shown(figure['value'])} | {figure['unit']} "
+            f"| {_interval(figure)} | {figure['n']:,} | {_beside(figure['detail'])} "
+            f"| {_band(targets.get(figure['target']))} |"
+        )
+    lines += [
+        "",
+        "| ratio (measured) | value | 95% interval | n | beside it | aim |",
+        "| --- | ---: | --- | ---: | --- | --- |",
+    ]
+    for ratio in document["ratios"]:
+        sign = "≥" if ratio["better"] == "higher" else "≤"
+        lines.append(
+            f"| {ratio['name']} | {_shown(ratio['value'])} | {_interval(ratio)} "
+            f"| {ratio['n']:,} | {_beside(ratio['detail'])} | {sign} {_shown(ratio['target'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float) -> str:
+    """Return three significant digits, large numbers whole and grouped."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 6)}f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = row["low"], row["high"]
+    if low is None and high is None:
+        return "-"
+    return f"{'?' if low is None else _shown(low)} - {'?' if high is None else _shown(high)}"
+
+
+def _beside(detail: Mapping[str, Any]) -> str:
+    """Return what a speed must not be read without."""
+    parts = []
+    if detail.get("escalated_share") is not None:
+        parts.append(f"{detail['escalated_share']:.1%} escalated")
+    if detail.get("hit_rate") is not None:
+        parts.append(f"{detail['hit_rate']:.1%} hits")
+    if detail.get("cpus_busy") is not None:
+        parts.append(f"{detail['cpus_busy']:.2f} CPUs busy")
+    return ", ".join(parts)
+
+
+def _band(target: Mapping[str, Any] | None) -> str:
+    if target is None:
+        return ""
+    sign, beyond = ("<", ">") if target["better"] == "lower" else (">", "<")
+    text = f"{sign} {target['target']:,g} {target['unit']}"
+    if target["acceptable"] is not None:
+        text += f", acceptable {sign} {target['acceptable']:,g}"
+    if target["poor"] is not None:
+        text += f", poor {beyond} {target['poor']:,g}"
+    return text
