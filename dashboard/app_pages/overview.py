@@ -5,26 +5,27 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components import (
-    METRIC_TITLES,
     MODE_TITLES,
     errors_shown,
-    figure_text,
     page_title,
     percent,
     plain,
     status_chip,
     watch_run,
 )
-from dashboard.state import OVERVIEW_RUN, balanced, evaluation, resources, sample_path
+from dashboard.state import OVERVIEW_RUN, balanced, resources, sample_path, scores
 from dashboard.tables import TASK_TITLES, runs_frame
 from shield_engine.datasets import import_rows
+from shield_engine.evaluation.evaluate import available_modes, mode_view
 from shield_engine.evaluation.runs import RunSpec, start
+from shield_engine.evaluation.statistics import wilson
 from shield_engine.evaluation.suite import store_rows
 from shield_engine.store import RunInfo, RunStatus
-from shield_engine.types import Task
+from shield_engine.types import LABELS, Task
 
 COMPARE = "app_pages/compare.py"
 LATEST = 3
+SENTIMENT_RISK = LABELS[Task.SENTIMENT].index("negative")
 
 
 def run_sample() -> str:
@@ -38,20 +39,32 @@ def run_sample() -> str:
     return run.run_id
 
 
-def key_figures(run: RunInfo) -> tuple[str, str]:
-    """Return what a run says at a glance: the mode with the highest F1, or what is flagged."""
-    found = evaluation(run.run_id, run.rows_done, balanced(run))
-    name = "f1" if any(result.positive_label for result in found.values()) else "macro_f1"
-    figures = {mode: result.metrics[name] for mode, result in found.items()}
-    scored = {mode: figure for mode, figure in figures.items() if figure.value is not None}
-    if scored:
-        best = max(scored, key=lambda mode: scored[mode].value or 0.0)
+def key_figure(run: RunInfo) -> tuple[str, str]:
+    """Return what a run says at a glance: the mode most often right, or what is flagged.
+
+    Bootstrapped figures stay on Compare: over 100,000 rows they take seconds, these milliseconds.
+    """
+    stored, thresholds = scores(run.run_id, run.rows_done), dict(balanced(run))
+    views = {
+        mode: mode_view(stored, mode, thresholds.get(mode.value)) for mode in available_modes(run)
+    }
+    right = {
+        mode: (int((view.predicted == view.labels)[view.counts].sum()), int(view.counts.sum()))
+        for mode, view in views.items()
+        if view.counts.any()
+    }
+    if right:
+        best = max(right, key=lambda mode: right[mode][0] / right[mode][1])
+        correct, rows = right[best]
+        ends = wilson(correct, rows)
         return (
-            f"Highest {METRIC_TITLES[name]}, of {MODE_TITLES[best]}",
-            figure_text(name, scored[best]),
+            f"Highest accuracy: {MODE_TITLES[best]}",
+            percent(correct / rows, ends.low, ends.high),
         )
-    mode, result = next(iter(found.items()))
-    return f"Flagged by {MODE_TITLES[mode]}", percent(result.flagged / max(result.n, 1))
+    mode, view = next(iter(views.items()))
+    risky = SENTIMENT_RISK if run.task is Task.SENTIMENT else 1
+    flagged = int((view.predicted == risky).sum())
+    return f"Flagged by {MODE_TITLES[mode]}", percent(flagged / max(int(view.is_scored.sum()), 1))
 
 
 def show_latest(run: RunInfo, title: str) -> None:
@@ -63,7 +76,7 @@ def show_latest(run: RunInfo, title: str) -> None:
         st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows")
         if run.status != RunStatus.DONE:
             return
-        title, value = key_figures(run)
+        title, value = key_figure(run)
         st.metric(title, value, help="At the registry's balanced threshold, with 95% interval.")
         if st.button("Compare", key=f"compare_{run.run_id}", icon=":material/compare_arrows:"):
             st.switch_page(COMPARE, query_params={"run": run.run_id})

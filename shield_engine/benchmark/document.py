@@ -149,8 +149,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
     """Set each figure and ratio that both documents have, in the same unit, side by side.
 
     Returns:
-        Rows of `name`, `unit`, `better`, `before`, `after`, `ratio` (after / before, `None` for a zero),
-        `is_disjoint` (the intervals share no value; an open end reaches without bound) and
+        Rows of `name`, `unit`, `better`, `before`, `after`, `ratio` (after / before, `None` for a
+        zero), `is_disjoint` (the intervals share no value; an open end reaches without bound) and
         `verdict`: `better` or `worse` where they are disjoint, else `not decisive`.
 
     Raises:
@@ -221,12 +221,12 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         "| reference's target (not measured) |",
         "| --- | ---: | --- | --- | ---: | --- | --- |",
     ]
-    for figure in document["figures"]:
-        lines.append(
-            f"| {figure['name']} | {_shown(figure['value'])} | {figure['unit']} "
-            f"| {_interval(figure)} | {figure['n']:,} | {_beside(figure['detail'])} "
-            f"| {_band(targets.get(figure['target']))} |"
-        )
+    lines += [
+        f"| {figure['name']} | {_shown(figure['value'])} | {figure['unit']} | {_interval(figure)} "
+        f"| {figure['n']:,} | {_beside(figure['detail'])} "
+        f"| {_band(targets.get(figure['target']))} |"
+        for figure in document["figures"]
+    ]
     lines += [
         "",
         "| ratio (measured) | value | 95% interval | n | beside it | aim |",

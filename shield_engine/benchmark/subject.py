@@ -76,8 +76,9 @@ class Tally:
         counted = (now.scans - before.scans, now.cache_hits - before.cache_hits)
         if counted != (scans, hits):
             raise ShieldError(
-                f"the benchmark timed {scans} scans with {hits} cache hits, but {self._scanner.name} "
-                f"counted {counted[0]} with {counted[1]}: its figures would be wrong; report this"
+                f"the benchmark timed {scans} scans with {hits} cache hits, but "
+                f"{self._scanner.name} counted {counted[0]} with {counted[1]}: its figures would "
+                "be wrong; report this"
             )
 
     def shares(self) -> dict[str, float]:

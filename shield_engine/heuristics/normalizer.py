@@ -168,7 +168,8 @@ _SUSPICIOUS = "|".join(
         r"(?:[0-9A-Fa-f]{2}[ :,-](?:0x)?){7}",
         r"[01]{8} [01]{8}",
         r"[A-Za-z][0-9@$!|+]+[A-Za-z]",
-        r"\b[0-9@$][A-Za-z]{2}",
+        r"\b[0-9][A-Za-z]{2}",
+        r"(?:^|[^0-9A-Za-z_])[@$][A-Za-z]{2}",
         r"[A-Za-z][0-9$@]\b",
         r"(?:[A-Za-z0-9@$!][ \t._*/|,~-]){3}[A-Za-z0-9@$!](?:[^A-Za-z0-9]|\z)",
         r"[A-Za-z]_",
@@ -316,7 +317,8 @@ def _readable(data: bytes) -> str | None:
     if len(text) < _MIN_DECODED or not bare.isprintable():
         return None
     letters = sum(map(str.isalpha, bare))
-    return text if letters >= 0.6 * len(bare) and letters >= 4 else None
+    is_written = letters >= 0.6 * len(bare) and letters >= 4
+    return text if is_written or _HEX.fullmatch(text) or _BINARY.fullmatch(text) else None
 
 
 def _from_base64(run: str) -> str | None:
@@ -385,7 +387,8 @@ class Normalizer:
         if text.isascii():
             if self._suspicious.search(text) is None:
                 return Normalized((View(text, "text"),))
-            base, undone = View(text.replace("\x0b", " "), "text"), []
+            base = View(text.replace("\x0b", " "), "text")
+            undone: list[Undone] = []
             views = [base]
         else:
             base, undone, hidden = _fold_text(_SURROGATE.sub("\ufffd", text))

@@ -120,10 +120,10 @@ def load_rules(path: Path | None, task: Task) -> tuple[Rule, ...]:
 
 @lru_cache(maxsize=len(Task))
 def _bundled(task: Task) -> tuple[Rule, ...]:
+    if task is Task.SENTIMENT:
+        return ()  # scored from a lexicon, not from rules
     name = f"{task.value}.toml"
     source = resources.files("shield_engine.heuristics") / "rules" / name
-    if not source.is_file():
-        return ()  # sentiment is scored from a lexicon, not from rules
     return _parse(source.read_text(encoding="utf-8"), ".toml", name)
 
 

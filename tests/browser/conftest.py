@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_FLAGS = (
@@ -40,6 +40,7 @@ def browser() -> Iterator[Browser]:
             "no Chromium was found; install it (Debian: apt-get install chromium) or skip these "
             "tests with NO_BROWSER=1"
         )
+    expect.set_options(timeout=30_000)  # a first page on a busy machine takes several seconds
     # The driver's event loop would stay on in this thread, so it ends with the module.
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
@@ -76,8 +77,9 @@ def app_url(home: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(params=["light"])
 def page(browser: Browser, app_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A fresh visitor on the first page, in the theme the test asks for."""
+    # Tall enough to show a page whole: scrolling to a box closes the list it has just opened.
     context = browser.new_context(
-        color_scheme=request.param, viewport={"width": 1280, "height": 1000}
+        color_scheme=request.param, viewport={"width": 1280, "height": 2400}
     )
     context.set_default_timeout(30_000)
     visitor = context.new_page()

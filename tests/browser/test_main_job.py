@@ -41,8 +41,14 @@ def labelled_csv(rows: int) -> bytes:
     return buffer.getvalue().encode()
 
 
+def settled(page: Page) -> None:
+    """Wait until the script behind the page has run; a rerun closes an open list."""
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_attached()
+
+
 def choose(page: Page, label: str, option: str) -> None:
     """Pick an option of a select box."""
+    settled(page)
     page.get_by_role("combobox", name=re.compile(re.escape(label))).click()
     page.get_by_role("option", name=option, exact=True).click()
 

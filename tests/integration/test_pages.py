@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -330,6 +332,37 @@ def test_a_waiting_bundle_is_imported_when_the_store_opens(tmp_path: Path, home:
     assert [r.run_id for r in resources().store.runs()] == [run.run_id]
     assert any(run.run_id in notice for notice in resources().notices)
     assert not app.exception
+
+
+def test_a_store_that_another_process_holds_is_explained(home: Path) -> None:
+    """The page says who holds the store and what to do, and opens once it is free."""
+    holder = "import sys; from pathlib import Path; from shield_engine.store import Store\n"
+    holder += "s = Store.open(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(home / "shield.duckdb")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        app = opened()
+        assert not app.exception
+        assert "held by another process" in app.error[0].value
+        process.communicate()
+    app.button(key="retry_store").click().run()
+    assert not app.error
+    assert app.title[0].value == "LLM Shield"
+
+
+def test_the_overview_names_the_mode_most_often_right(tmp_path: Path) -> None:
+    """A card shows the accuracy with its interval, counted from the stored scores."""
+    run = stored_run(tmp_path)
+    scored = resources().store.scores(run.run_id)
+    assert scored.heuristic is not None
+    share = ((scored.heuristic[:, 1] >= 0.5) == (scored.labels == 1)).mean()
+    card = next(metric for metric in opened().metric if metric.label.startswith("Highest"))
+    assert card.label == "Highest accuracy: Heuristic"
+    assert card.value.startswith(f"{share:.1%} (")
 
 
 def test_a_store_that_cannot_be_opened_is_explained(home: Path) -> None:

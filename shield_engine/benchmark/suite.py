@@ -1,0 +1,616 @@
+"""The suite: what is measured, in which order, and the document that comes of it.
+
+Each section warms up, measures and proves its counts. A section is a generator of figures and
+ratios; `_SECTIONS` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from shield_engine.benchmark.document import TARGETS, Figure, Ratio
+from shield_engine.benchmark.subject import Effort, Subject, Tally, describe
+from shield_engine.benchmark.timing import (
+    Estimate,
+    Floats,
+    Round,
+    Timed,
+    mean_estimate,
+    percentile_estimate,
+    ratio_of_rounds,
+    time_interleaved,
+    time_threads,
+)
+from shield_engine.cache import ResultCache, text_digest
+from shield_engine.config import CacheConfig
+from shield_engine.engine import Shield
+from shield_engine.errors import ShieldError
+from shield_engine.evaluation.statistics import wilson
+from shield_engine.heuristics import Normalizer, load_rules
+from shield_engine.heuristics.matcher import RuleMatcher
+from shield_engine.ml import ArtifactStore, MLScore, ModelEntry, ModelLoader
+from shield_engine.pipeline import ScannerPipeline
+from shield_engine.scanners import PartsScanner, RawScores
+from shield_engine.settings import usable_cpus
+from shield_engine.types import Mode, ScanResult, Task
+
+__all__ = ["run_benchmark"]
+
+Measured = Iterator[Figure | Ratio]
+Item = TypeVar("Item")
+
+_SEED = 7
+_WARM_UP = 20
+_LENGTHS = (16, 32, 64, 128)
+_PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+_ZIPF_EXPONENT = 1.1
+
+
+def _percentiles(
+    name: str, timed: Timed[Any], group: str, detail: Mapping[str, Any], target: str | None = None
+) -> Iterator[Figure]:
+    for label, share in _PERCENTILES:
+        estimate = percentile_estimate(timed.wall_s, share).scaled(1_000)
+        yield Figure(f"{name}.{label}", estimate, "ms", group, target=target, detail=detail)
+
+
+def _rate(
+    name: str, rounds: Sequence[Round], detail: Mapping[str, Any], target: str | None = None
+) -> Figure:
+    scanned = sum(done.n for done in rounds)
+    cpu_s, wall_s = sum(done.cpu_s for done in rounds), sum(done.wall_s for done in rounds)
+    detail = {
+        **detail,
+        "texts_scanned": scanned,
+        "cpu_ms_per_text": cpu_s / scanned * 1_000,
+        "wall_ms_per_text": wall_s / scanned * 1_000,
+        "cpus_busy": cpu_s / wall_s,
+    }
+    estimate = mean_estimate([done.per_second for done in rounds])
+    return Figure(name, estimate, "texts/s", "throughput", "higher", target, detail)
+
+
+def _paired(above: Floats, below: Floats) -> Estimate:
+    """Return the median of paired ratios: a call that the machine held up moves it little."""
+    return percentile_estimate(above / below, 0.5)
+
+
+def _cycled(items: Sequence[Item], n: int) -> list[Item]:
+    return [items[position % len(items)] for position in range(n)]
+
+
+def _band(operation: str, entry: ModelEntry) -> str | None:
+    """Return the name of the target for this operation and variant, if there is one."""
+    name = f"{operation}_{entry.variant.value.lower()}"
+    return name if any(target.name == name for target in TARGETS) else None
+
+
+def _rounds(scanner: PartsScanner, texts: Sequence[str], n: int) -> list[Round]:
+    """Time `n` rounds on one thread, after one to warm up."""
+    time_threads(scanner.scan, texts, 1)
+    return [_proved_round(scanner, texts, 1) for _ in range(n)]
+
+
+def _proved_round(scanner: PartsScanner, texts: Sequence[str], threads: int) -> Round:
+    tally = Tally(scanner)
+    done = time_threads(scanner.scan, texts, threads)
+    tally.check(scans=done.n, hits=0)
+    return done
+
+
+# --- sections ---------------------------------------------------------------------------------
+
+
+def _loading(subject: Subject) -> Measured:
+    shield, entries = subject.shield, list(subject.entries.values())
+    for entry in entries:
+        shield.loader.load(entry)
+    loads: list[list[float]] = [[] for _ in entries]
+    for _ in range(subject.effort.loads):
+        for entry, milliseconds in zip(entries, loads, strict=True):
+            artifacts = ArtifactStore(shield.settings.models, offline=shield.settings.offline)
+            loader = ModelLoader(shield.registry, artifacts)
+            started = time.perf_counter()
+            loader.load(entry)
+            milliseconds.append((time.perf_counter() - started) * 1_000)
+    detail = {
+        "what": "a new session each time: SHA-256, tokenizer and graph; the packages are imported "
+        "and the files are in the page cache"
+    }
+    for entry, milliseconds in zip(entries, loads, strict=True):
+        yield Figure(
+            f"load_cold.{entry.id}.{entry.variant.value}",
+            mean_estimate(milliseconds, "loads"),
+            "ms",
+            "load",
+            target=_band("load_cold", entry),
+            detail={**detail, "size_bytes": entry.size_bytes},
+        )
+    again = time_interleaved(
+        {"load": shield.loader.load}, _cycled(entries, subject.effort.cheap_calls)
+    )
+    yield from _percentiles("load_cached", again["load"], "load", {}, "load_cached")
+
+
+def _tokenizing(subject: Subject) -> Measured:
+    windows, texts = subject.model.windows, subject.texts()
+    tokens = sum(windows.count(text) for text in texts)
+    rates = []
+    for _ in range(subject.effort.rounds):
+        started = time.perf_counter()
+        counted = sum(windows.count(text) for text in texts)
+        rates.append(counted / (time.perf_counter() - started))
+    yield Figure(
+        "tokenization",
+        mean_estimate(rates),
+        "tokens/s",
+        "tokenization",
+        "higher",
+        "tokenization",
+        {**describe(texts), "tokens_a_round": tokens, "threads": 1},
+    )
+
+
+def _inference(subject: Subject) -> Measured:
+    entry, engine = subject.entry, subject.shield.inference(subject.entry)
+    texts = {length: subject.of_tokens(length, 50) for length in _LENGTHS}
+
+    def infer(length: int, position: int) -> MLScore:
+        return engine.infer(texts[length][position % 50])
+
+    calls = {str(length): partial(infer, length) for length in _LENGTHS}
+    time_interleaved(calls, range(_WARM_UP))
+    model = {"model": entry.id, "variant": entry.variant.value}
+    for length, timed in time_interleaved(calls, range(subject.effort.calls)).items():
+        detail = {
+            "what": "one text: tokenize, run, soft maximum",
+            "tokens_with_special_ones": int(length),
+            **describe(texts[int(length)]),
+            **model,
+        }
+        yield from _percentiles(
+            f"inference.{length}_tokens", timed, "inference", detail, _band("inference", entry)
+        )
+    batches = [texts[64][first : first + 16] for first in range(0, 32, 4)]
+    for batch in batches:
+        engine.infer_batch(batch)
+    asked = _cycled(batches, subject.effort.batches)
+    timed = time_interleaved({"batch": engine.infer_batch}, asked)["batch"]
+    threads = subject.shield.settings.workers
+    detail = {"texts_a_call": 16, "tokens_a_text": 64, "threads": threads, **model}
+    yield from _percentiles("inference.16_texts", timed, "inference", detail, "inference_batch_16")
+    scored = np.asarray([len(scores) for scores in timed.results])
+    yield Figure(
+        "throughput.16_texts",
+        mean_estimate(scored / timed.wall_s, "calls"),
+        "texts/s",
+        "throughput",
+        "higher",
+        "throughput_batch_16",
+        {**detail, "texts_scanned": int(scored.sum())},
+    )
+
+
+def _bare_inference(subject: Subject) -> Measured:
+    scanner, model = subject.scanner(Mode.ML), subject.model
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for text in subject.texts():
+        first, *others = model.windows.windows(text)
+        if not others:
+            arrays = {
+                "input_ids": first.ids,
+                "attention_mask": np.ones_like(first.ids),
+                "token_type_ids": first.type_ids,
+            }
+            feeds = {name: arrays[name].astype(kind)[np.newaxis] for name, kind in model.inputs}
+            pairs.append((text, feeds))
+    calls: dict[str, Callable[[tuple[str, dict[str, Any]]], Any]] = {
+        "scan": lambda pair: scanner.scan(pair[0]),
+        "bare": lambda pair: model.session.run([model.output], pair[1]),
+    }
+    time_interleaved(calls, pairs[:_WARM_UP])
+    tally = Tally(scanner)
+    timed = time_interleaved(calls, _cycled(pairs, subject.effort.calls))
+    tally.check(scans=timed["scan"].n, hits=0)
+    detail = {
+        "what": "time of session.run on the same arrays / time of a whole ML scan without cache",
+        "tokens_p50": float(np.median([feeds["input_ids"].size for _, feeds in pairs])),
+        **describe([text for text, _ in pairs]),
+    }
+    yield Ratio(
+        "ml_vs_bare_ort", _paired(timed["bare"].wall_s, timed["scan"].wall_s), 0.9, detail=detail
+    )
+
+
+def _caching(subject: Subject) -> Measured:
+    texts = subject.prompts(200, 1_000)
+    cache: ResultCache[RawScores] = ResultCache(CacheConfig(size=1_000))
+    part = ("prompt_injection", "hybrid")
+    for text in texts:
+        cache.put((text_digest(text), part), RawScores(None, None))
+    asked = _cycled(texts, subject.effort.cheap_calls)
+    random.Random(_SEED).shuffle(asked)  # noqa: S311 - an order, not a secret
+    calls: dict[str, Callable[[str], Any]] = {
+        "digest": text_digest,
+        "lookup": lambda text: cache.get((text_digest(text), part)),
+        "nothing": lambda text: text,
+    }
+    time_interleaved(calls, asked[:_WARM_UP])
+    timed = time_interleaved(calls, asked)
+    hits = sum(found is not None for found in timed["lookup"].results)
+    detail = {
+        **describe(texts),
+        "entries": len(cache),
+        "empty_call_p50_ms": percentile_estimate(timed["nothing"].wall_s, 0.5).value * 1_000,
+    }
+    yield from _percentiles("cache_digest", timed["digest"], "cache", detail)
+    detail = {**detail, "what": "digest and lookup", "hit_rate": hits / len(asked)}
+    yield from _percentiles("cache_lookup", timed["lookup"], "cache", detail, "cache_lookup")
+
+
+def _heuristics(subject: Subject) -> Measured:
+    effort = subject.effort
+    for task in Task:
+        scanner, texts = subject.scanner(Mode.HEURISTIC, task), subject.texts(task)
+        for text in texts:
+            scanner.scan(text)
+        tally = Tally(scanner)
+        timed = time_interleaved({"scan": scanner.scan}, _cycled(texts, effort.cheap_calls))["scan"]
+        tally.check(scans=timed.n, hits=0)
+        detail = {"what": "texts the rules' automaton has seen", "threads": 1, **describe(texts)}
+        name = f"heuristic.{task.value}"
+        yield from _percentiles(name, timed, "heuristic", detail)
+        yield from _percentiles(f"{name}.new_texts", _first_visits(subject, task), "heuristic", {
+            "what": "each text for the first time, after the other half of the sample",
+            **describe(texts),
+        })  # fmt: skip
+        yield _rate(
+            f"throughput.{name}", _rounds(scanner, texts, effort.rounds), detail,
+            "throughput_heuristic",
+        )  # fmt: skip
+    prompts = subject.prompts(200, effort.cheap_calls)
+    rounds = _rounds(subject.scanner(Mode.HEURISTIC), prompts, effort.rounds)
+    figure = _rate("throughput.heuristic.200_chars", rounds, {
+        "what": "injection scans of plain benign prompts seen before, no cache", "threads": 1,
+        **describe(prompts),
+    })  # fmt: skip
+    yield figure
+    yield Ratio("heuristic_per_second", figure.estimate, 30_000, detail=figure.detail)
+
+
+def _first_visits(subject: Subject, task: Task) -> Timed[ScanResult]:
+    """Time each text once, on a scanner that has seen only the other half of the sample.
+
+    RE2 builds its automaton as texts need it, so a new text costs more than one seen before.
+    """
+    texts = subject.texts(task)
+    halves = (texts[::2], texts[1::2])
+    visits: list[Timed[ScanResult]] = []
+    for seen, new in (halves, halves[::-1]):
+        scan = subject.scanner(Mode.HEURISTIC, task).scan
+        for text in seen:
+            scan(text)
+        visits.append(time_interleaved({"scan": scan}, new)["scan"])
+    return _joined(visits)
+
+
+def _joined(parts: Sequence[Timed[ScanResult]]) -> Timed[ScanResult]:
+    return Timed(
+        np.concatenate([part.wall_s for part in parts]),
+        tuple(result for part in parts for result in part.results),
+    )
+
+
+def _matching(subject: Subject) -> Measured:
+    rules = load_rules(None, Task.PROMPT_INJECTION)
+    matcher, normalizer = RuleMatcher(rules), Normalizer()
+    patterns = [
+        re.compile(rule.pattern, re.MULTILINE | (0 if rule.case_sensitive else re.IGNORECASE))
+        for rule in rules
+    ]
+    views = [normalizer.normalize(text).text for text in subject.texts()]
+
+    def one_by_one(text: str) -> list[int]:
+        return [index for index, pattern in enumerate(patterns) if pattern.search(text)]
+
+    for view in views:
+        matcher.matching(view)
+    calls: dict[str, Callable[[str], list[int]]] = {"set": matcher.matching, "re": one_by_one}
+    timed = time_interleaved(calls, views)
+    pairs = zip(timed["set"].results, timed["re"].results, strict=True)
+    detail = {
+        "what": "time of one `re` search per rule / time of the matcher; which rules match",
+        "rules": len(rules),
+        "texts_with_equal_answers": sum(fast == slow for fast, slow in pairs),
+        **describe(views),
+    }
+    yield Ratio(
+        "heuristic_vs_re", _paired(timed["re"].wall_s, timed["set"].wall_s), 100, detail=detail
+    )
+
+
+def _end_to_end(subject: Subject) -> Measured:
+    texts, n = subject.texts(), subject.effort.calls
+    scanners = {mode: subject.scanner(mode, cache=len(texts)) for mode in Mode}
+    calls = {mode.value: scanner.scan for mode, scanner in scanners.items()}
+    for text in texts:
+        scanners[Mode.HYBRID].heuristic.score(text)
+        scanners[Mode.HEURISTIC].heuristic.score(text)
+        scanners[Mode.BOTH].heuristic.score(text)
+    time_interleaved(calls, texts[:_WARM_UP])
+    tallies = {mode: Tally(scanner) for mode, scanner in scanners.items()}
+    passes: list[dict[str, Timed[ScanResult]]] = []
+    for first in range(0, n, len(texts)):
+        for scanner in scanners.values():
+            scanner.cache.clear()
+        passes.append(time_interleaved(calls, texts[: n - first]))
+    for mode, tally in tallies.items():
+        timed = _joined([each[mode.value] for each in passes])
+        tally.check(scans=timed.n, hits=0)
+        yield from _percentiles(
+            f"end_to_end.{mode.value}.miss", timed, "end_to_end",
+            {"what": "texts the rules' automaton has seen", **tally.shares(), **describe(texts)},
+            None if mode is Mode.HEURISTIC else "end_to_end_ml",
+        )  # fmt: skip
+    for text in texts:
+        for call in calls.values():
+            call(text)
+    tallies = {mode: Tally(scanner) for mode, scanner in scanners.items()}
+    hits = time_interleaved(calls, _cycled(texts, subject.effort.cheap_calls))
+    for mode, tally in tallies.items():
+        timed = hits[mode.value]
+        tally.check(scans=timed.n, hits=timed.n)
+        detail = {**tally.shares(), **describe(texts)}
+        name = f"end_to_end.{mode.value}.hit"
+        yield from _percentiles(name, timed, "end_to_end", detail, "end_to_end_cached")
+        if mode is Mode.HYBRID:
+            median = percentile_estimate(timed.wall_s, 0.5).scaled(1_000_000)
+            yield Ratio("cached_p50_us", median, 15, "lower", detail)
+
+
+def _three_scanners(subject: Subject) -> Measured:
+    three = ScannerPipeline([subject.scanner(Mode.ML, task) for task in Task])
+    one, texts = subject.scanner(Mode.ML), subject.texts()
+    calls: dict[str, Callable[[str], Any]] = {"three": three.execute, "one": one.scan}
+    time_interleaved(calls, texts[:_WARM_UP])
+    timed = time_interleaved(calls, _cycled(texts, subject.effort.calls))
+    detail = {
+        "what": "time of all three ML scanners, each with its own model / of the injection scanner",
+        "scans_by_three": sum(len(result.results) for result in timed["three"].results),
+        "scans_by_one": timed["one"].n,
+        **describe(texts),
+    }
+    ratio = _paired(timed["three"].wall_s, timed["one"].wall_s)
+    yield Ratio("three_scanners_vs_one", ratio, 2.7, "lower", detail)
+
+
+def _throughput(subject: Subject) -> Measured:
+    effort = subject.effort
+    ordinary = subject.ordinary()[: 2 * effort.round_texts]
+    hybrid = subject.scanner(Mode.HYBRID)
+    tally = Tally(hybrid)
+    rounds = _rounds(hybrid, ordinary, effort.rounds)
+    detail = {
+        "what": "benign texts of the sample, no cache; one caller, windows of a long text on the "
+        "engine's threads",
+        "threads": 1,
+        "engine_threads": subject.shield.settings.workers,
+        **tally.shares(),
+        **describe(ordinary),
+    }
+    figure = _rate("throughput.hybrid", rounds, detail, "throughput_hybrid")
+    yield figure
+    yield Ratio("hybrid_per_second", figure.estimate, 2_000, detail=figure.detail)
+
+    texts, scanner = subject.of_tokens(64, effort.round_texts), subject.scanner(Mode.ML)
+    levels = [2**power for power in range(usable_cpus().bit_length())]
+    done: dict[int, list[Round]] = {threads: [] for threads in levels}
+    for threads in levels:
+        time_threads(scanner.scan, texts, threads)
+    for position in range(effort.rounds):
+        for threads in levels if position % 2 else reversed(levels):
+            done[threads].append(_proved_round(scanner, texts, threads))
+    figures = {
+        threads: _rate(f"throughput.ml.threads_{threads}", rounds, {
+            "what": "ML scans, no cache", "threads": threads, "tokens_a_text": 64, "hit_rate": 0.0,
+            **describe(texts),
+        })
+        for threads, rounds in done.items()
+    }  # fmt: skip
+    yield from figures.values()
+    if 2 in figures:
+        gain = ratio_of_rounds(done[2], done[1])
+        yield Ratio("two_threads_vs_one", gain, 1.8, detail=figures[2].detail)
+
+
+def _replay(subject: Subject) -> Measured:
+    pool = [text for task in Task for text in subject.texts(task)]
+    generator, n = np.random.default_rng(_SEED), subject.effort.requests
+    generator.shuffle(pool)
+    weights = 1 / np.arange(1, len(pool) + 1) ** _ZIPF_EXPONENT
+    requests = [pool[index] for index in generator.choice(len(pool), n, p=weights / weights.sum())]
+    scanner = subject.scanner(Mode.HYBRID, cache=1_000)
+    scanner.scan("Good morning.")
+    tally = Tally(scanner)
+    timed = time_interleaved({"scan": scanner.scan}, requests)["scan"]
+    hits = sum(result.cache_hit for result in timed.results)
+    tally.check(scans=timed.n, hits=hits)
+    detail = {
+        "repeats": f"Zipf, exponent {_ZIPF_EXPONENT}, over {len(pool)} texts, seed {_SEED}",
+        "arrival": "closed loop, one at a time",
+        "cache": "1,000 entries, empty at the start",
+        **tally.shares(),
+        **describe(requests),
+    }
+    interval = wilson(hits, n)
+    rate = Estimate(hits / n, interval.low, interval.high, n, "Wilson, as if requests were drawn")
+    yield Figure("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
+    yield from _percentiles("replay.zipf.hybrid", timed, "replay", detail)
+
+
+def _memory(subject: Subject) -> Measured:
+    entries = subject.entries
+    answers = [_probe(subject) for _ in range(subject.effort.processes)]
+
+    def estimate(values: Sequence[float]) -> Estimate:
+        return mean_estimate(values, "fresh processes")
+
+    yield Figure(
+        "start_to_first_verdict", estimate([answer["first_verdict_ms"] for answer in answers]),
+        "ms", "load",
+        detail={"what": "from starting Python to the first ML verdict, rules built on the way"},
+    )  # fmt: skip
+    above = "resident memory above Python with NumPy"
+    yield Figure(
+        "memory.engine", estimate([answer["engine_mb"] for answer in answers]), "MB", "memory",
+        detail={"what": f"{above}: the engine and the injection rules, no model"},
+    )  # fmt: skip
+    for position, entry in enumerate(entries.values()):
+        what = "resident memory added by its scanner, its model and one scan"
+        if position == 0:
+            what += "; the first one brings ONNX Runtime and tokenizers themselves"
+        yield Figure(
+            f"memory.{entry.id}.{entry.variant.value}",
+            estimate([answer["models_mb"][position] for answer in answers]), "MB", "memory",
+            target=_band("memory_model", entry), detail={"what": what},
+        )  # fmt: skip
+    yield Figure(
+        "memory.total", estimate([answer["total_mb"] for answer in answers]), "MB", "memory",
+        target="memory_total", detail={"what": f"{above}: the engine with all three models"},
+    )  # fmt: skip
+
+
+def _probe(subject: Subject) -> dict[str, Any]:
+    """Return what a fresh process measured of itself; see `probe.py`."""
+    settings = subject.shield.settings
+    order = {
+        "home": str(settings.home),
+        "registry": str(settings.registry) if settings.registry else None,
+        "offline": settings.offline,
+        "models": [(task.value, entry.variant.value) for task, entry in subject.entries.items()],
+    }
+    program = str(Path(__file__).with_name("probe.py"))
+    started = time.time()
+    # -P keeps this folder off the import path, where `timing` and others would be in the way.
+    answer = subprocess.run(
+        [sys.executable, "-P", program, json.dumps(order)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if answer.returncode:
+        reason = answer.stderr.strip().rpartition("\n")[2] or f"exit code {answer.returncode}"
+        raise ShieldError(
+            f"memory could not be measured in a fresh process: {reason}; "
+            "check that the package is installed and the models are there (shield doctor)"
+        )
+    measured: dict[str, Any] = json.loads(answer.stdout)
+    return {**measured, "first_verdict_ms": (measured["first_verdict_at"] - started) * 1_000}
+
+
+_SECTIONS: tuple[tuple[str, float, Callable[[Subject], Measured]], ...] = (
+    ("loading models", 1, _loading),
+    ("tokenizing", 0.5, _tokenizing),
+    ("inference", 8, _inference),
+    ("against bare ONNX Runtime", 2, _bare_inference),
+    ("cache", 0.5, _caching),
+    ("heuristics", 5, _heuristics),
+    ("matcher against re", 1, _matching),
+    ("end to end", 8, _end_to_end),
+    ("three scanners", 4, _three_scanners),
+    ("throughput", 6, _throughput),
+    ("traffic replay", 1.5, _replay),
+    ("fresh processes", 3, _memory),
+)
+"""Title, about how many seconds of a quick run, and the section."""
+
+
+def run_benchmark(
+    shield: Shield,
+    *,
+    quick: bool = False,
+    on_progress: Callable[[str, float], None] | None = None,
+    effort: Effort | None = None,
+) -> dict[str, Any]:
+    """Measure this machine and return the document that is stored, shown and compared.
+
+    Takes some minutes, with `quick` well under one; a quick p99 has no upper bound.
+
+    Args:
+        shield: The engine to measure; its scanners and caches are left alone.
+        quick: Fewer repetitions.
+        on_progress: Called with a title and the share done, 0..1.
+        effort: Other repetitions than those of `quick` or of the default suite.
+
+    Returns:
+        JSON-safe: `format`, `created_at`, `quick`, `seconds`, `machine`, `figures`, `ratios`,
+        `targets`. An end of an interval may be `None`; a ratio that this machine cannot show
+        is absent.
+
+    Raises:
+        ShieldError: A model or sample is missing, a scan fails, or counts do not add up.
+    """
+    started = time.perf_counter()
+    document: dict[str, Any] = {
+        "format": 1,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": _machine(),
+        "figures": [],
+        "ratios": [],
+        "targets": [target.as_dict() for target in TARGETS],
+    }
+    subject = Subject.of(shield, effort or (Effort.quick() if quick else Effort.full()))
+    whole, done = sum(weight for _, weight, _ in _SECTIONS), 0.0
+    for title, weight, section in _SECTIONS:
+        if on_progress is not None:
+            on_progress(title, done / whole)
+        for measured in section(subject):
+            kind = "figures" if isinstance(measured, Figure) else "ratios"
+            document[kind].append(measured.as_dict())
+        done += weight
+    if on_progress is not None:
+        on_progress("done", 1.0)
+    return {**document, "seconds": time.perf_counter() - started}
+
+
+def _machine() -> dict[str, Any]:
+    """Return what tells one machine from another, and how busy it was at the start."""
+    import psutil
+
+    packages = ("llm-shield", "google-re2", "numpy", "onnxruntime", "tokenizers")
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cpus(),
+        "memory_mb": psutil.virtual_memory().total // 1_000_000,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "load_1_minute": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []  # not Linux
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
