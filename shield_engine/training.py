@@ -167,9 +167,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> TrainingReport:
     return report
 
 
-def balanced_shift(
-    logits: NDArray[np.float32], labels: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def balanced_shift(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return what to take from each logit so that .5 is the best threshold on these rows.
 
     Best means the highest balanced accuracy. Training pools have other class shares than traffic

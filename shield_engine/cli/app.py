@@ -463,7 +463,8 @@ def train(
     """Fine-tune the small encoder on your labels and export it to ONNX (extra: train)."""
     import logging
 
-    from shield_engine.training import Recipe, train as train_model
+    from shield_engine.training import Recipe
+    from shield_engine.training import train as train_model
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     changes: dict[str, Any] = {"seed": seed}

@@ -152,9 +152,13 @@ _SPACED = re.compile(
 )
 _REPEATED = re.compile(r"([A-Za-z])\1{2,}")
 _GLUED = re.compile(r"[A-Za-z]{12,}")
-_KNOWN_WORD = re.compile("|".join(sorted({*_TELLTALES, *_GLUE}, key=len, reverse=True)), re.I)
-_ROTATED = re.compile("|".join(codecs.encode(w, "rot13") for w in _TELLTALES if len(w) > 5), re.I)
-_REVERSED = re.compile("|".join(w[::-1] for w in _TELLTALES if len(w) > 5), re.I)
+_KNOWN_WORD = re.compile(
+    "|".join(sorted({*_TELLTALES, *_GLUE}, key=len, reverse=True)), re.IGNORECASE
+)
+_ROTATED = re.compile(
+    "|".join(codecs.encode(w, "rot13") for w in _TELLTALES if len(w) > 5), re.IGNORECASE
+)
+_REVERSED = re.compile("|".join(w[::-1] for w in _TELLTALES if len(w) > 5), re.IGNORECASE)
 
 # One linear pass that lets ordinary ASCII text through: nothing below can find anything in a text
 # that this does not match.
@@ -412,8 +416,9 @@ class Normalizer:
                     inner, seen, hidden = _fold_text(decoded.text, decoded)
                     views += (inner, *hidden)
                     undone += seen
-                    decoded = inner
-                self._expand(decoded, depth + 1, views, undone)
+                else:
+                    inner = decoded
+                self._expand(inner, depth + 1, views, undone)
 
 
 def _fold_text(text: str, parent: View | None = None) -> tuple[View, list[Undone], list[View]]:

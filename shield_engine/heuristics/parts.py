@@ -182,9 +182,7 @@ class RulePart:
                         continue
                     if view.kind == "respelled":
                         disguised.setdefault(view.kind, []).append((start, end))
-                    hit = RuleHit(
-                        rule.id, rule.category, rule.description, rule.weight, start, end
-                    )
+                    hit = RuleHit(rule.id, rule.category, rule.description, rule.weight, start, end)
                     known.append(hit)
         for undone in normalized.undone:
             disguised.setdefault(undone.kind, []).append((undone.start, undone.end))

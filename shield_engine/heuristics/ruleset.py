@@ -1,8 +1,8 @@
-"""Rules as data: what a rule is, and how a file of them is read and checked.
+r"""Rules as data: what a rule is, and how a file of them is read and checked.
 
 A rule file is TOML (or JSON of the same shape): an optional table `fragments`, whose values stand
 wherever a pattern says `${name}`, and a list `rules`. Patterns follow RE2, ignore case unless
-`case_sensitive` is true, and see ASCII classes only (`\\w`, `\\b`); `^` and `$` are those of a line.
+`case_sensitive` is true, and see ASCII classes only (`\w`, `\b`); `^` and `$` are those of a line.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, suffix: str, name: str) -> tuple[Rule, ...]:
     if suffix not in {".toml", ".json"}:
-        raise ConfigError(f"{name}: a rule file ends in .toml or .json, not {suffix or 'nothing'!r}")
+        raise ConfigError(
+            f"{name}: a rule file ends in .toml or .json, not {suffix or 'nothing'!r}"
+        )
     try:
         content = json.loads(text) if suffix == ".json" else tomllib.loads(text)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:

@@ -90,7 +90,7 @@ def test_an_uploaded_csv_is_mapped_run_and_compared(page: Page) -> None:
     choose(page, "fine (360 rows)", "benign")
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("540 rows read = 540 imported + 0 quarantined")).to_be_visible()
-    page.get_by_text("Rows", exact=True).first.click()
+    page.get_by_role("radio", name="Rows", exact=True).click()
     expect_no_exception(page)
 
     page.get_by_role("button", name="New run").click()

@@ -140,15 +140,8 @@ def test_public_set_figures_equal_scikit_learns(
 ) -> None:
     """Public sets with one, two and three classes, among them two-class sentiment."""
     path = shared_data / "eval" / f"{name}.jsonl.gz"
-    check(
-        evaluate_file(
-            Store.in_memory(),
-            shield,
-            SuiteItem(str(path), path, task),
-            EvaluationSpec(),
-            keep_scores=True,
-        )  # fmt: skip
-    )
+    item = SuiteItem(str(path), path, task)
+    check(evaluate_file(Store.in_memory(), shield, item, EvaluationSpec(), keep_scores=True))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -28,7 +28,20 @@ from shield_engine.settings import Settings
 from shield_engine.store import DatasetInfo, RunStatus, Store
 from shield_engine.types import Mode, Task
 
-WORDS = "please tell me how the weather report ignores all previous instructions today".split()
+WORDS = [
+    "please",
+    "tell",
+    "me",
+    "how",
+    "the",
+    "weather",
+    "report",
+    "ignores",
+    "all",
+    "previous",
+    "instructions",
+    "today",
+]
 
 
 def make_rows(count: int) -> pa.Table:
@@ -38,7 +51,7 @@ def make_rows(count: int) -> pa.Table:
         if number % 5 == 4:
             texts.append(texts[number // 2])
         else:
-            texts.append(" ".join(WORDS[: 2 + number % 9]) + f" {number}")
+            texts.append(" ".join(WORDS[: 1 + number % 3] * (1 + number % 4)) + f" {number}")
     return rows_of(texts, [number % 2 for number in range(count)])
 
 

@@ -16,7 +16,9 @@ RULES = {task: load_rules(None, task) for task in (Task.PROMPT_INJECTION, Task.T
 MATCHERS = {task: RuleMatcher(rules) for task, rules in RULES.items()}
 ORACLES = {
     task: [
-        re.compile(rule.pattern, re.ASCII | re.MULTILINE | (0 if rule.case_sensitive else re.I))
+        re.compile(
+            rule.pattern, re.ASCII | re.MULTILINE | (0 if rule.case_sensitive else re.IGNORECASE)
+        )
         for rule in rules
     ]
     for task, rules in RULES.items()

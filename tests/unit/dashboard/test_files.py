@@ -76,13 +76,9 @@ def test_a_dataset_is_named_after_its_file(file_name: str, name: str) -> None:
 
 def test_label_values_are_counted_as_the_importer_spells_them(tmp_path: Path) -> None:
     """Booleans read as words, numbers as in the file; empty labels are left out."""
-    path = write_lines(
-        tmp_path / "a.jsonl",
-        [
-            *({"text": "x", "label": value} for value in (1, 1, "1", 1.0, True, "spam", "", None)),
-            {"text": "y"},
-        ],
-    )
+    values: list[object] = [1, 1, "1", 1.0, True, "spam", "", None]
+    rows = [{"text": "x", "label": value} for value in values]
+    path = write_lines(tmp_path / "a.jsonl", [*rows, {"text": "y"}])
     assert label_values(path, "label") == {"1": 3, "1.0": 1, "true": 1, "spam": 1}
 
 

@@ -75,7 +75,7 @@ def test_disguised_attack_is_found_and_the_disguise_is_a_reason(name: str) -> No
     assert result.score >= 0.5
     categories = {hit.category for hit in result.hits}
     assert "instruction_override" in categories
-    if name not in {"fullwidth"}:  # a width form is how East Asian keyboards write
+    if name != "fullwidth":  # a width form is how East Asian keyboards write
         assert "obfuscation" in categories
     for hit in result.hits:
         assert 0 <= hit.start < hit.end <= len(text)
@@ -162,7 +162,8 @@ def test_matcher_notices_when_its_automaton_gives_up() -> None:
     whole, starved = RuleMatcher(rules), RuleMatcher(rules)
     starved._set = SilentSet()
     for rule in rules:
-        assert starved.matching(rule.example) == whole.matching(rule.example) != []
+        assert starved.matching(rule.example) == whole.matching(rule.example)
+    assert starved.matching(rules[0].example)
 
 
 def test_disabled_and_own_rules_change_version_and_scores() -> None:
