@@ -300,7 +300,6 @@ def show_profile(info: DatasetInfo) -> None:
         st.dataframe(
             _shares(profile.get("languages", {}), "Language", info.rows),
             hide_index=True,
-            height=200,
             alt="Rows by guessed language",
         )
 

@@ -148,6 +148,9 @@ class Ratio:
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Set each figure and ratio that both documents have, in the same unit, side by side.
 
+    Intervals cover what varies within a run. Another load or another machine moves every time at
+    once, so read the ratios first and repeat a run before blaming a change.
+
     Returns:
         Rows of `name`, `unit`, `better`, `before`, `after`, `ratio` (after / before, `None` for a
         zero), `is_disjoint` (the intervals share no value; an open end reaches without bound) and

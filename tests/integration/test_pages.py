@@ -148,6 +148,55 @@ def test_a_file_that_is_no_dataset_is_refused_in_words() -> None:
     assert "empty" in app.error[0].value
 
 
+def test_every_bundled_sample_can_be_imported() -> None:
+    """Each sample is offered with its own task, and imports without touching a box."""
+    app = opened("datasets")
+    app.segmented_control(key="source").set_value("Bundled sample").run()
+    titles = list(app.selectbox(key="sample").options)
+    assert len(titles) >= len(Task)
+    for title in titles:
+        app.segmented_control(key="view").set_value("Import a file").run()
+        app.segmented_control(key="source").set_value("Bundled sample").run()
+        app.selectbox(key="sample").select(title).run()
+        app.button(key="import").click().run()
+        assert not app.exception
+        assert not app.error
+    stored = resources().store.datasets()
+    assert {info.task for info in stored} == set(Task)
+    assert all(info.rows and not info.quarantined for info in stored)
+
+
+def test_only_files_of_allowed_folders_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an allowed folder its files can be named, and others are refused in words."""
+    root = tmp_path / "root"
+    root.mkdir()
+    file_of_rows(root)
+    file_of_rows(tmp_path)
+    monkeypatch.setenv("SHIELD_DATA_ROOTS", str(root))
+    app = opened("datasets")
+    app.segmented_control(key="source").set_value("File on this machine").run()
+    app.text_input(key="server_path").set_value("../rows.jsonl").run()
+    assert "outside the folders" in app.error[0].value
+    app.text_input(key="server_path").set_value("rows.jsonl").run()
+    app.button(key="import").click().run()
+    assert not app.error
+    assert resources().store.datasets()[0].rows == len(ROWS)
+
+
+def test_choices_of_a_new_run_survive_a_look_at_another_page(tmp_path: Path) -> None:
+    """Cache and workers are as they were left, although their page was away."""
+    stored_run(tmp_path)
+    app = opened("new_run")
+    app.selectbox(key="run_cache").select("edge").run()
+    app.number_input(key="run_workers").set_value(3).run()
+    app.switch_page("app_pages/runs.py").run()
+    app.switch_page("app_pages/new_run.py").run()
+    assert app.selectbox(key="run_cache").value == "edge"
+    assert app.number_input(key="run_workers").value == 3
+
+
 def test_roles_can_be_chosen_for_messages() -> None:
     """A column of chat messages asks which roles are scanned, and scans only those."""
     app = opened("datasets")
