@@ -269,7 +269,7 @@ def bench(
     if json_out is not None:
         _write_json(json_out, document)
     if json_out is None or str(json_out) != "-":
-        console.print(as_markdown(document), markup=False, highlight=False)
+        console.print(as_markdown(document), markup=False, highlight=False, soft_wrap=True)
     if store:
         with evaluation_store(shield.settings) as opened:
             if opened.path is None:
