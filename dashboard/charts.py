@@ -206,14 +206,15 @@ def confusion_heatmap(counts: Any, labels: Sequence[str], height: int = 260) -> 
     ]
     return figure_of(
         go.Heatmap(
-            z=100 * shares, x=[f"said {name}" for name in labels],
-            y=[f"is {name}" for name in labels], text=written, texttemplate="%{text}",
-            colorscale=[[0, "rgba(47,143,208,0.05)"], [1, "rgba(47,143,208,0.75)"]],
-            zmin=0, zmax=100, showscale=False,
-            hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
+            z=100 * shares, x=list(labels), y=list(labels), text=written,
+            texttemplate="%{text}", zmin=0, zmax=100, showscale=False,
+            # Opaque colours, so that the written counts keep their contrast in either theme.
+            colorscale=[[0, "#E6EFF8"], [0.5, "#7FB3DE"], [1, "#17568F"]],
+            hovertemplate="is %{y}, said %{x}: %{text}<extra></extra>",
         ),
         height=height,
-        yaxis={"autorange": "reversed"},
+        xaxis={"title": "what the mode said"},
+        yaxis={"title": "what it is", "autorange": "reversed"},
     )  # fmt: skip
 
 

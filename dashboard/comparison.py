@@ -68,7 +68,8 @@ def verdict(
     best = ranked[0]
     rows = np.logical_and.reduce([view.counts for view in views.values()])
     n = int(rows.sum())
-    beaten, undecided = [], []
+    beaten: list[tuple[Mode, Figure]] = []
+    undecided: list[tuple[Mode, Figure]] = []
     for mode in ranked[1:]:
         difference = _difference(views[mode], views[best], rows, name, seed)
         is_decided = difference.low is not None and difference.low > 0

@@ -324,10 +324,21 @@ class Store:
         return [(int(index), str(text), str(digest)) for index, text, digest in rows]
 
     def purge_texts(self, dataset_id: str) -> None:
-        """Drop a dataset's texts and spans for good; labels, hashes and scores stay."""
+        """Drop a dataset's texts for good, and every word of them in results and reports.
+
+        Labels, hashes, scores and the ids of rules stay; the ids of lexicon words, which are words
+        of the text, do not.
+        """
         self.dataset(dataset_id)
         with self._writing() as cursor:
             cursor.execute("UPDATE dataset_rows SET text = NULL WHERE dataset_id = ?", [dataset_id])
+            cursor.execute(
+                "UPDATE results SET spans = NULL, error = CASE WHEN error IS NULL THEN NULL "
+                "ELSE 'purged' END, rules = list_filter(rules, lambda rule: "
+                "NOT starts_with(rule, 'vader.')) "
+                "WHERE run_id IN (SELECT run_id FROM runs WHERE dataset_id = ?)",
+                [dataset_id],
+            )
             cursor.execute("UPDATE datasets SET purged = true WHERE dataset_id = ?", [dataset_id])
             cursor.execute(
                 "UPDATE datasets SET details = json_merge_patch(details, "
@@ -427,6 +438,15 @@ class Store:
             ).fetchone()
             cursor.execute("DELETE FROM results WHERE run_id = ? AND error IS NOT NULL", [run_id])
         return int(row[0]) if row else 0
+
+    def first_error(self, run_id: str) -> str | None:
+        """Return the error of the first row that failed."""
+        rows = self._fetch(
+            "SELECT error FROM results WHERE run_id = ? AND error IS NOT NULL "
+            "ORDER BY row_index LIMIT 1",
+            [run_id],
+        )
+        return rows[0][0] if rows else None
 
     def done_rows(self, run_id: str) -> set[int]:
         """Return the indexes of rows that have a result."""

@@ -396,7 +396,11 @@ def _read_rows(data: Path, task: Task) -> _Rows:
     if task is not Task.SENTIMENT:
         names |= {0: 0, 1: 1, "0": 0, "1": 1}
     texts, labels, sources = [], [], []
-    with opener(data, "rt", encoding="utf-8") as lines:
+    try:
+        stream = opener(data, "rt", encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{data} cannot be opened: {error.strerror}") from error
+    with stream as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
@@ -414,12 +418,26 @@ def _read_rows(data: Path, task: Task) -> _Rows:
 
 
 def _split(rows: _Rows, recipe: Recipe) -> tuple[_Rows, _Rows]:
+    """Hold out the recipe's sources, or else a share of each class.
+
+    Raises:
+        TrainingError: A class would be missing on one side.
+    """
     held_out = {i for i, source in enumerate(rows.sources) if source in recipe.validation_sources}
     if not held_out:
         generator = random.Random(recipe.seed)  # noqa: S311 - a split is no secret
-        size = max(2, int(len(rows.texts) * recipe.validation_share))
-        held_out = set(generator.sample(range(len(rows.texts)), size))
-    return (
-        rows.subset([i for i in range(len(rows.texts)) if i not in held_out]),
-        rows.subset(sorted(held_out)),
-    )
+        for label in np.unique(rows.labels):
+            members = np.flatnonzero(rows.labels == label).tolist()
+            size = max(1, round(len(members) * recipe.validation_share))
+            held_out.update(generator.sample(members, size))
+    training = rows.subset([i for i in range(len(rows.texts)) if i not in held_out])
+    validation = rows.subset(sorted(held_out))
+    names = LABELS[recipe.task]
+    for side, part in (("training", training), ("validation", validation)):
+        missing = [names[i] for i in range(len(names)) if not (part.labels == i).any()]
+        if missing:
+            raise TrainingError(
+                f"no {' and no '.join(missing)} row is left for {side}; "
+                "give more rows of that class, or hold out other sources"
+            )
+    return training, validation

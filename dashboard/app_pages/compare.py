@@ -41,14 +41,18 @@ def choose_run() -> RunInfo | None:
         return None
     names = {info.dataset_id: info.title for info in held.store.datasets()}
     options = sorted(found, key=lambda run_id: found[run_id].status != RunStatus.DONE)
-    drop_stale("run", options)
+    drop_stale("compared_run", options)
+    # A bound selectbox would put the whole title into the URL; the run's id is what links carry.
+    wanted = st.query_params.get("run")
+    if wanted in found and st.session_state.get("compared_url") != wanted:
+        st.session_state["compared_run"] = wanted
     chosen = st.selectbox(
         "Run",
         options,
         format_func=lambda run_id: run_title(found[run_id], names),
-        key="run",
-        bind="query-params",
+        key="compared_run",
     )
+    st.query_params["run"] = st.session_state["compared_url"] = chosen
     return found[chosen]
 
 

@@ -16,7 +16,9 @@ def main() -> None:
     try:
         app()
     except ShieldError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        from shield_engine.cli.output import note, printable
+
+        note(f"error: {printable(str(error))}")
         sys.exit(1)
     except BrokenPipeError:
         # The reader (head, less) has gone; there is nobody left to tell.

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from shield_engine.evaluation.metrics import Figure, LatencySummary
     from shield_engine.evaluation.suite import DatasetEvaluation
 
-__all__ = ["console", "errors", "note", "percent", "print_evaluation", "print_scan", "size"]
+__all__ = [
+    "console",
+    "errors",
+    "note",
+    "percent",
+    "print_evaluation",
+    "print_scan",
+    "printable",
+    "size",
+]
 
 # Rich takes 80 columns where it writes to a pipe or file; tables of runs need more.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -29,6 +38,11 @@ _MULTICLASS = ("accuracy", "macro_f1", "macro_recall", "mcc")
 def note(message: str) -> None:
     """Say something beside the output, on standard error."""
     errors.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters written out, so that none reaches the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def percent(value: float | None) -> str:
@@ -49,14 +63,10 @@ def size(size_bytes: int) -> str:
 def print_evaluation(result: DatasetEvaluation) -> None:
     """Print one file's figures, a row a metric, a column a mode."""
     if result.error is not None:
-        errors.print(
-            f"{result.item.path}: {result.error}",
-            markup=False,
-            highlight=False,
-            style="red",
-            soft_wrap=True,
-        )
+        note(f"error: {printable(result.error)}")
         return
+    for warning in result.warnings:
+        note(f"warning: {printable(warning)}")
     head = f"{result.item.path}: {result.rows:,} rows, {result.quarantined:,} quarantined"
     table = Table(
         "", *(mode.value for mode in result.modes), title=Text(head), title_justify="left"
@@ -64,6 +74,8 @@ def print_evaluation(result: DatasetEvaluation) -> None:
     first = next(iter(result.modes.values()))
     names = _BINARY if first.positive_label is not None else _MULTICLASS
     for name in names:
+        if all(mode.metrics[name].value is None for mode in result.modes.values()):
+            continue
         table.add_row(name, *(_figure(mode.metrics[name]) for mode in result.modes.values()))
     table.add_row(
         "threshold",
@@ -74,6 +86,10 @@ def print_evaluation(result: DatasetEvaluation) -> None:
     )
     table.add_row(
         "rows scored / errors", *(f"{mode.n:,} / {mode.errors:,}" for mode in result.modes.values())
+    )
+    table.add_row(
+        "flagged",
+        *(percent(mode.flagged / mode.n if mode.n else None) for mode in result.modes.values()),
     )
     table.add_row(
         "model asked",

@@ -21,7 +21,7 @@ from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run, scores_table
 from shield_engine.evaluation.runs import Progress, RunSpec, execute, parts_for, start
-from shield_engine.store import DatasetInfo, Store
+from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class DatasetEvaluation:
     run_id: str | None = None
     scores: pa.Table | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -177,6 +178,7 @@ def evaluate_file(
         modes=modes,
         run_id=run.run_id,
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
+        warnings=_warnings(store, imported, run),
     )
 
 
@@ -215,6 +217,21 @@ def _mapping(item: SuiteItem) -> ColumnMapping | None:
         label=item.label or suggested.label,
         slices=item.slices or suggested.slices,
     )
+
+
+def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[str, ...]:
+    """Return what the user should know of the file and of the run's failures."""
+    warnings = list(imported.profile.warnings)
+    if imported.quarantined:
+        first = imported.quarantined[0]
+        warnings.append(
+            f"{imported.quarantined_count:,} rows were quarantined; the first, line {first.line}: "
+            f"{first.reason}"
+        )
+    if run.errors:
+        reason = store.first_error(run.run_id)
+        warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
+    return tuple(warnings)
 
 
 def _plain(record: Any) -> dict[str, Any]:
