@@ -45,9 +45,12 @@ test: browser-check check
 	$(BIN)/coverage report
 
 audit: setup
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock; code=$$?; \
-	if [ $$code -gt 1 ]; then echo "not checked: the vulnerability database is not reachable from here"; fi; \
-	if [ $$code -eq 1 ]; then exit 1; fi
+	@said=$$($(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock 2>&1); code=$$?; \
+	skipped=$$(echo "$$said" | grep -c "could not be audited"); \
+	echo "$$said" | grep -v "could not be audited"; \
+	if [ $$code -gt 1 ]; then echo "not checked: the vulnerability database is not reachable from here"; exit 0; fi; \
+	if [ $$skipped -gt 0 ]; then echo "not checked: $$skipped packages, whose database entries are not reachable from here"; fi; \
+	exit $$code
 
 lock:
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
