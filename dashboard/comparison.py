@@ -97,7 +97,26 @@ def verdict(
             if is_same
             else f"Between it and {names} these rows do not decide."
         )
-    return " ".join(parts)
+    price = _price(best, evaluations)
+    return " ".join([*parts, price] if price else parts)
+
+
+def _price(best: Mode, evaluations: Mapping[Mode, ModeEvaluation]) -> str:
+    """Return what the best mode costs in false alarms, where another has fewer."""
+    rates = {
+        mode: result.metrics["fpr"]
+        for mode, result in evaluations.items()
+        if result.metrics["fpr"].value is not None
+    }
+    if best not in rates:
+        return ""
+    lowest = min(rates, key=lambda mode: rates[mode].value or 0.0)
+    if rates[lowest].value == rates[best].value:
+        return ""
+    return (
+        f"Its false positive rate is {figure_text('fpr', rates[best])}; the lowest is "
+        f"{MODE_TITLES[lowest]}'s {figure_text('fpr', rates[lowest])}."
+    )
 
 
 def _difference(

@@ -72,6 +72,19 @@ def test_near_draw_is_not_decided() -> None:
     assert "ahead" not in sentence
 
 
+def test_price_in_false_alarms_is_told_where_another_mode_has_fewer() -> None:
+    """The mode with the best F1 may flag more harmless rows; then the sentence says so."""
+    many = [0.9 if label or n % 5 == 0 else 0.1 for n, label in enumerate(LABELS)]
+    few = [0.9 if label and n % 4 == 1 else 0.1 for n, label in enumerate(LABELS)]
+    views = {
+        Mode.HEURISTIC: view_of(Mode.HEURISTIC, LABELS, few),
+        Mode.ML: view_of(Mode.ML, LABELS, many),
+    }
+    sentence = verdict(views, {mode: evaluation_of(view) for mode, view in views.items()})
+    assert "ML has the highest F1" in sentence
+    assert "the lowest is Heuristic's 0.0%" in sentence
+
+
 def test_same_verdicts_and_single_parts_are_told() -> None:
     """Identical modes are called so; a run of one part has nothing to compare."""
     views = {
