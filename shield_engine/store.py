@@ -690,7 +690,7 @@ class Store:
             try:
                 self._cursor().execute(query, list(values))
             except duckdb.Error as error:
-                raise StoreError(f"the store cannot be written: {_first_line(error)}") from error
+                raise _write_error(error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -706,9 +706,7 @@ class Store:
                 with suppress(duckdb.Error):
                     cursor.execute("ROLLBACK")
                 if isinstance(error, duckdb.Error):
-                    raise StoreError(
-                        f"the store cannot be written: {_first_line(error)}"
-                    ) from error
+                    raise _write_error(error) from error
                 raise
 
 
@@ -773,6 +771,13 @@ def _run_info(row: Sequence[Any]) -> RunInfo:
 def _now() -> datetime:
     """The time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _write_error(error: duckdb.Error) -> StoreError:
+    reason = _first_line(error)
+    is_full = any(sign in reason for sign in ("No space left", "File too large", "Disk quota"))
+    advice = "; free some space, then resume: whole batches were kept" if is_full else ""
+    return StoreError(f"the store cannot be written: {reason}{advice}")
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig, MLConfig
 from shield_engine.engine import Shield
-from shield_engine.errors import ConfigError, ShieldError
+from shield_engine.errors import ConfigError, ShieldError, StoreError
 from shield_engine.heuristics import HeuristicPart, HeuristicScore, heuristic_for, load_rules
 from shield_engine.ml import MLScore, ModelEntry
 from shield_engine.store import DatasetInfo, RunInfo, RunStatus, Store
@@ -211,7 +212,9 @@ def execute(
         _check_same_parts(run, parts)
         _score_rest(store, run, spec, parts, shield, on_progress, cancel, batch_rows)
     except BaseException as error:
-        store.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
+        # On a full disk this fails, too; the next start then shows the run as interrupted.
+        with suppress(StoreError):
+            store.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
         raise
     stopped = cancel is not None and cancel.is_set() and store.run(run_id).rows_done < run.rows
     store.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)

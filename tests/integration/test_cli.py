@@ -200,6 +200,47 @@ def test_run_waits_as_a_bundle_while_the_store_is_held(home: Path, tmp_path: Pat
         assert "held by another process" in busy.stderr
 
 
+@pytest.mark.parametrize("limit_bytes", [200_000, 6_000_000, 14_000_000])
+def test_full_disk_is_told_and_loses_no_whole_batch(
+    home: Path, tmp_path: Path, limit_bytes: int
+) -> None:
+    """Where the store can grow no further there is one clear error; later the run goes on."""
+    import random
+    import resource
+
+    letters = random.Random(4)
+    rows = [
+        {"text": f"row {n} {letters.randbytes(150).hex()}", "label": n % 2} for n in range(30_000)
+    ]
+    path = written(tmp_path / "rows.jsonl", rows)
+    answer = subprocess.run(
+        [
+            sys.executable, "-c",
+            "import resource, sys; from shield_engine.cli import main; "
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes})); main()",
+            "eval", str(path), "--task", "toxicity", "--modes", "heuristic",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "SHIELD_HOME": str(home)},
+    )  # fmt: skip
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != limit_bytes
+    assert answer.returncode == 1
+    assert "cannot be written" in answer.stderr
+    assert "free some space" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    with Store.open(Settings(home).store_path) as store:
+        runs = store.runs()
+    for run in runs:
+        assert run.rows_done % 1_000 == 0
+        assert shield("runs", "--resume", run.run_id, home=home).returncode == 0
+        with Store.open(Settings(home).store_path) as store:
+            assert store.run(run.run_id).rows_done == 30_000
+    assert len(runs) == (limit_bytes == 14_000_000)
+
+
 def test_lists_and_doctor_work_on_a_new_home(home: Path) -> None:
     """Models verify, datasets list samples and public sets, the doctor finds nothing wrong."""
     models = shield("models", "--verify", home=home)
