@@ -9,18 +9,6 @@ from dashboard.state import OVERVIEW_RUN, resources
 
 st.set_page_config(page_title="LLM Shield", page_icon=":material/shield:", layout="wide")
 
-_made = st.Page
-
-
-def _page(path, **k):  # TEMP until all pages exist
-    from pathlib import Path
-
-    if not (Path(__file__).parent / path).exists():
-        return _made(lambda: st.write("soon"), url_path=k.pop("url_path", Path(path).stem), **k)
-    return _made(path, **k)
-
-
-st.Page = _page
 page = st.navigation(
     {
         "Evaluate": [
@@ -91,7 +79,6 @@ page = st.navigation(
 if page.url_path:
     # Who left Overview no longer waits there for the sample's comparison.
     st.session_state.pop(OVERVIEW_RUN, None)
-st.Page = _made  # TEMP
 with errors_shown():
     if "seen_notices" not in st.session_state:
         st.session_state["seen_notices"] = True

@@ -352,6 +352,7 @@ def figures_chart(
     ]
     ends += [band[key] for band in bands.values() for key in ("target", "acceptable") if band[key]]
     left, right = min(ends) / 1.6, max(ends) * 1.6
+    ticks = _ticks(left, right)
     better = group.figures[0].get("better", "lower")
     figure = go.Figure([*_bands(bands, left, right, palette)])
     for name, points in series.items():
@@ -366,7 +367,8 @@ def figures_chart(
             "title": f"{_label(group.unit)} (logarithmic), {_label(better)} is better",
             "type": "log",
             "range": [math.log10(left), math.log10(right)],
-            "dtick": 1 if right / left > 30 else None,
+            "tickvals": ticks,
+            "ticktext": [_tick(value) for value in ticks],
         },
         yaxis={
             "tickvals": list(range(len(rows))),
@@ -378,6 +380,18 @@ def figures_chart(
         },
     )
     return figure
+
+
+def _ticks(left: float, right: float) -> list[float]:
+    """Return the powers of ten of an axis, with 2 and 5 between them on a short one."""
+    digits = (1, 2, 5) if right / left < 1e3 else (1,)
+    powers = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
+    found = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    return [value for value in found if left <= value <= right]
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:.12f}".rstrip("0")
 
 
 _MARKS = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Measurement"]
+
+logger = logging.getLogger(__name__)
 
 Measure = Callable[[Callable[[str, float], None]], dict[str, Any]]
 Keep = Callable[[dict[str, Any]], str]
@@ -19,7 +22,7 @@ class Measurement:
         title: What is measured now.
         share: How much is done, 0..1.
         benchmark_id: Id of the last one that was kept.
-        error: Why the last one ended early, if it did.
+        error: Why the last one ended early, if it did; its traceback is in the log.
     """
 
     def __init__(self) -> None:
@@ -62,7 +65,8 @@ class Measurement:
     def _run(self, measure: Measure, keep: Keep) -> None:
         try:
             self.benchmark_id = keep(measure(self._note))
-        except Exception as error:  # noqa: BLE001 - a thread's error reaches the page through here
+        except Exception as error:  # a thread's error reaches the page through here
+            logger.exception("The benchmark ended early")
             self.error = error
 
     def _note(self, title: str, share: float) -> None:

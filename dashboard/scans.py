@@ -7,6 +7,7 @@ leaves here for the screen is written out by `visible`, and escaped where it is 
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,7 @@ def scans_frame(scans: Iterable[Scan]) -> pd.DataFrame:
                 "Verdict": result.metadata["label"],
                 "Passes": "yes" if result.is_valid else "no",
                 "Risk": result.risk_score,
-                "Threshold": "most probable" if sentiment else f"{result.metadata['threshold']:g}",
+                "Threshold": "none" if sentiment else f"{result.metadata['threshold']:g}",
                 "Severity": result.severity.value,
                 "Method": result.method.value,
                 "Cache": "hit" if result.cache_hit else "miss",
@@ -121,8 +122,8 @@ def scans_frame(scans: Iterable[Scan]) -> pd.DataFrame:
             }
         rows.append(row)
     columns = [
-        "Scanner", "Mode", "Verdict", "Passes", "Risk", "Threshold", "Severity", "Method",
-        "Cache", "Time", "Model",
+        "Scanner", "Mode", "Verdict", "Passes", "Risk", "Threshold", "Time", "Cache", "Method",
+        "Severity", "Model",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
@@ -207,7 +208,7 @@ def segments(text: str, entities: Sequence[Entity]) -> list[Segment]:
         cuts |= {min(max(entity.start, 0), limit), min(max(entity.end, 0), limit)}
     ordered = sorted(cuts)
     found = []
-    for start, end in zip(ordered, ordered[1:], strict=False):
+    for start, end in itertools.pairwise(ordered):
         covering = tuple(
             place
             for place, entity in enumerate(entities)
@@ -239,9 +240,9 @@ def marked_html(text: str, entities: Sequence[Entity]) -> str:
         shown = html.escape(visible(segment.text))
         if segment.spans:
             rules = [place for place in segment.spans if entities[place].type != "window"]
-            numbers = "".join(
-                f'<sup style="user-select:none">{place + 1}</sup>' for place in segment.begins
-            )
+            numbers = ",".join(str(place + 1) for place in segment.begins)
+            if numbers:
+                numbers = f'<sup style="user-select:none">{numbers}</sup>'
             titles = "; ".join(
                 f"{place + 1}: {entities[place].type} {entities[place].score:.2f}"
                 for place in segment.spans

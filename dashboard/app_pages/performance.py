@@ -26,6 +26,8 @@ from shield_engine.errors import ShieldError
 
 POLL_S = 0.5
 
+# Figures that open the page: title and hover text. No string may stand alone in a page: Streamlit
+# would show it.
 HEADLINES: Mapping[str, tuple[str, str]] = {
     "end_to_end.ml.miss.p50": ("ML scan, p50", "A new text through the injection model, whole."),
     "end_to_end.hybrid.hit.p50": ("Cached scan, p50", "A text whose scores are in the cache."),
@@ -40,7 +42,6 @@ HEADLINES: Mapping[str, tuple[str, str]] = {
     "tokenization": ("Tokenizer", "Tokens a second, one thread."),
     "memory.total": ("Memory, all models", "Above Python with NumPy: engine and three models."),
 }
-"""Figures that open the page: title and hover text."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -100,10 +101,9 @@ def watch(was_active: bool) -> None:
         if now.benchmark_id is not None:
             st.session_state["measured"] = now.benchmark_id
         st.rerun()
-    elif isinstance(now.error, ShieldError):
-        show_error(now.error, "The measurement ended early")
     elif now.error is not None:
-        raise now.error
+        kind = "" if isinstance(now.error, ShieldError) else f"{type(now.error).__name__}: "
+        show_error(f"{kind}{now.error}", "The measurement ended early")
 
 
 def show_benchmark(document: Mapping[str, Any]) -> None:

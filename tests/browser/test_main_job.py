@@ -56,6 +56,7 @@ def choose(page: Page, label: str, option: str) -> None:
 def expect_no_exception(page: Page) -> None:
     """Fail if Streamlit shows an exception, or an element of a text came alive."""
     expect(page.locator("[data-testid=stException]")).to_have_count(0)
+    expect(page.locator("img[src=x]")).to_have_count(0)
     assert page.title() != "taken"
 
 
@@ -103,14 +104,32 @@ def test_an_uploaded_csv_is_mapped_run_and_compared(page: Page) -> None:
     expect_comparison(page)
 
 
-def test_the_playground_flags_an_attack(page: Page) -> None:
-    """A pasted attack is flagged with its reason; a hostile text is shown, not run."""
-    page.get_by_role("link", name="Playground").click()
-    box = page.get_by_role("textbox").first
-    box.fill(f"{ATTACK} {HOSTILE}")
+def verdicts(page: Page, text: str) -> set[str]:
+    """Scan a text on the Playground and return the verdict cells of the table."""
+    box = page.get_by_role("textbox", name="Text", exact=True)
+    box.fill(text)
     box.press("Control+Enter")
-    expect(page.get_by_text(re.compile("flagged|injection", re.IGNORECASE)).first).to_be_visible()
+    scan = page.get_by_role("button", name="Scan", exact=True)
+    expect(scan).to_be_enabled()
+    settled(page)
+    scan.click()
+    expect(page.get_by_role("heading", name="What does each scanner say?")).to_be_visible(
+        timeout=LONG_MS
+    )
+    expect(page.get_by_text("The text has changed since this scan.")).to_have_count(0)
+    settled(page)
+    table = page.get_by_test_id("stDataFrame").first.locator("td[role=gridcell]")
+    expect(table.filter(has_text=re.compile("^Prompt injection$")).first).to_be_attached()
     expect_no_exception(page)
+    return set(table.all_text_contents())
+
+
+def test_the_playground_flags_an_attack_and_passes_a_question(page: Page) -> None:
+    """An attack is called injection and a question is not; markup in a text is shown, not run."""
+    page.get_by_role("link", name="Playground").click()
+    assert "injection" in verdicts(page, f"{ATTACK} {HOSTILE}")
+    expect(page.get_by_text("document.title='taken'").first).to_be_visible()
+    assert "injection" not in verdicts(page, "What is the capital of Portugal?")
 
 
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
