@@ -21,6 +21,7 @@ from shield_engine.errors import ConfigError
 
 __all__ = [
     "ChartGroup",
+    "beside",
     "chart_groups",
     "comparison_chart",
     "comparison_frame",
@@ -49,6 +50,8 @@ _QUESTIONS: Mapping[tuple[str, str], str] = {
     ("memory", "MB"): "How much memory does it take?",
 }
 """The question each group of one unit answers, in the order of the page."""
+_OTHER_QUESTION = "What else was measured?"
+"""Of groups from elsewhere, whose names are other people's words and must not become a heading."""
 _MAX_ROWS = 2_000
 _MAX_NAME = 200
 
@@ -154,8 +157,8 @@ def figure_named(document: Document, name: str) -> Figure | None:
     return None
 
 
-def _beside(detail: Mapping[str, Any]) -> str:
-    """Return what a speed must not be read without."""
+def beside(detail: Mapping[str, Any]) -> str:
+    """Return what a speed must not be read without: escalated share, hit rate, CPUs busy."""
     parts = []
     for key, word in (("escalated_share", "asked the model"), ("hit_rate", "cache hits")):
         if detail.get(key) is not None:
@@ -195,7 +198,7 @@ def figures_frame(document: Document, figures: Sequence[Figure] | None = None) -
                 "Unit": visible(figure.get("unit", "")),
                 "95% interval": _interval(figure),
                 "n": figure.get("n"),
-                "Beside it": _beside(figure.get("detail") or {}),
+                "Beside it": beside(figure.get("detail") or {}),
                 "Target, not measured": _band_text(targets.get(figure.get("target") or "")),
                 "What was timed": visible(str((figure.get("detail") or {}).get("what", ""))),
             }
@@ -219,7 +222,7 @@ def ratios_frame(document: Document) -> pd.DataFrame:
                 "Aim": ("at least " if ratio.get("better") == "higher" else "at most ")
                 + number(ratio.get("target")),
                 "Outcome": _outcome(ratio),
-                "Beside it": _beside(ratio.get("detail") or {}),
+                "Beside it": beside(ratio.get("detail") or {}),
             }
             for ratio in document["ratios"]
         ]
@@ -295,7 +298,7 @@ def chart_groups(document: Document) -> list[ChartGroup]:
     return [
         ChartGroup(
             key=f"bench_{position}",
-            question=_QUESTIONS.get(key) or visible(f"{key[0] or 'other'}, {key[1]}"),
+            question=_QUESTIONS.get(key, _OTHER_QUESTION),
             unit=key[1],
             figures=tuple(found[key]),
         )

@@ -17,6 +17,7 @@ from dashboard.components import (
     empty_state,
     errors_shown,
     page_title,
+    plain,
     show_error,
 )
 from dashboard.measurement import Measurement
@@ -24,7 +25,7 @@ from dashboard.state import drop_stale, resources
 from shield_engine.benchmark import as_markdown, run_benchmark
 from shield_engine.errors import ShieldError
 
-POLL_S = 0.5
+POLL_S = 2.0  # each look costs the machine that is being measured
 
 # Figures that open the page: title and hover text. No string may stand alone in a page: Streamlit
 # would show it.
@@ -37,7 +38,7 @@ HEADLINES: Mapping[str, tuple[str, str]] = {
     ),
     "throughput.hybrid": (
         "Hybrid",
-        "Ordinary traffic, one thread, no cache. The share that asked the model stands beside it.",
+        "Benign texts of the sample, one thread, no cache. Below it: how many asked the model.",
     ),
     "tokenization": ("Tokenizer", "Tokens a second, one thread."),
     "memory.total": ("Memory, all models", "Above Python with NumPy: engine and three models."),
@@ -71,8 +72,8 @@ def show_actions() -> None:
             icon=":material/speed:",
             disabled=is_scoring or is_measuring,
             on_click=measure,
-            help="Takes about half a minute on two cores. Runs wait until no dataset is being "
-            "scored, since that would spoil the figures.",
+            help="Takes about a minute on two cores, which this server and the browser share: "
+            "`shield bench` on a quiet machine is truer. Not while a dataset is being scored.",
         )
         with (
             st.popover("Load a benchmark", icon=":material/upload:"),
@@ -87,7 +88,7 @@ def show_actions() -> None:
                     document = bench_charts.read_document(upload.getvalue())
                     st.session_state["benchmark"] = resources().store.add_benchmark(document)
     if is_scoring:
-        st.caption("A dataset is being scored; measure when it is done.")
+        st.caption("A dataset is being scored, which would spoil the figures; measure after it.")
     watching = st.fragment(watch, run_every=POLL_S if is_measuring else None)
     watching(is_measuring)
 
@@ -119,9 +120,13 @@ def show_benchmark(document: Mapping[str, Any]) -> None:
             if figure is not None:
                 st.metric(
                     title,
-                    f"{bench_charts.number(figure['value'])} {figure['unit']}",
+                    f"{bench_charts.number(figure['value'])} {plain(figure.get('unit', ''))}",
+                    delta=bench_charts.beside(figure["detail"]) or None,
+                    delta_color="off",
+                    delta_arrow="off",
                     help=f"{meaning} n = {figure['n']:,}.",
                     border=True,
+                    height="stretch",
                 )
     for group in bench_charts.chart_groups(document):
         charted(

@@ -191,14 +191,22 @@ def test_two_benchmarks_are_compared() -> None:
 def test_a_file_of_the_command_line_is_stored_and_shown_as_text() -> None:
     """An upload becomes a benchmark; strange words in it stay text."""
     app = opened("performance")
-    content = json.dumps(benchmark(cpu=HOSTILE)).encode()
+    given = benchmark(cpu=HOSTILE)
+    given["figures"] += [
+        {**given["figures"][0], "name": f"{HOSTILE}{n}", "unit": HOSTILE, "group": HOSTILE}
+        for n in (1, 2)
+    ]
+    given["figures"][0]["unit"] = HOSTILE
+    content = json.dumps(given).encode()
     app.file_uploader(key="benchmark_file").upload("b.json", content, "application/json")
     next(button for button in app.button if button.label == "Store it").click().run()
     assert not app.exception
     assert not app.error
     ((_, _, document),) = resources().store.benchmarks()
     assert document["machine"]["cpu"] == HOSTILE
-    assert HOSTILE not in said(app)
+    assert "What else was measured?" in [heading.value for heading in app.subheader]
+    read_as_markdown = [element.value for element in (*app.subheader, *app.metric)]
+    assert HOSTILE not in said(app) + "".join(read_as_markdown)
     assert table(app, "What", "Value")["Value"][0] == HOSTILE
 
 

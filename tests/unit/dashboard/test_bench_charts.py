@@ -80,6 +80,7 @@ def document() -> dict[str, Any]:
             ratio("missed", 8.0, 7.0, 9.0),
             ratio("between", 10.5, 9.0, 12.0),
             ratio("small_is_good", 8.0, 7.0, 9.0, better="lower"),
+            ratio("small_between", 9.0, 8.0, 12.0, better="lower"),
         ],
         "targets": [target.as_dict() for target in TARGETS],
     }  # fmt: skip
@@ -184,6 +185,7 @@ def test_an_aim_is_met_only_by_the_whole_interval(document: Any) -> None:
     frame = ratios_frame(document).set_index("Ratio")
     assert frame["Outcome"].to_dict() == {
         "reached": "met", "missed": "missed", "between": "not decisive", "small_is_good": "met",
+        "small_between": "not decisive",
     }  # fmt: skip
     assert frame.loc["small_is_good", "Aim"] == "at most 10.0"
 
@@ -209,7 +211,7 @@ def test_groups_share_a_unit_and_known_questions_come_first(document: Any) -> No
     document["figures"][:0] = odd
     groups = chart_groups(document)
     assert [group.question for group in groups] == [
-        "How long does a text take, end to end?", "How many texts a second?", "odd, widgets",
+        "How long does a text take, end to end?", "How many texts a second?", "What else was measured?",
     ]  # fmt: skip
     assert [len(group.figures) for group in groups] == [3, 2, 2]
     assert len({group.key for group in groups}) == 3
@@ -264,7 +266,7 @@ def test_strange_names_reach_a_chart_as_text(document: Any) -> None:
     drawn = figures_chart(document, group, PALETTE).to_json()
     assert "<a" not in drawn.replace("\\u003c", "<")
     assert "\\u202e" not in drawn
-    assert "\u202e" not in group.question
+    assert group.question == "What else was measured?"
 
 
 # --- two benchmarks -------------------------------------------------------------------------
@@ -292,7 +294,7 @@ def test_changes_read_as_times_better_whichever_way_is_good(document: Any) -> No
     assert frame.loc["end_to_end.ml.hit.p50", "Times better"] == 2.0
     assert frame.loc["throughput.ml", "Times better"] == 2.0
     assert frame["Verdict"].value_counts().to_dict() == {
-        "not decisive": 8, "better": 2, "worse": 1,
+        "not decisive": 9, "better": 2, "worse": 1,
     }  # fmt: skip
 
 
