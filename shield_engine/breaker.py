@@ -57,8 +57,13 @@ class CircuitBreaker:
             return True
 
     def succeed(self) -> None:
-        """Note a call that went well: the breaker closes."""
+        """Note a call that went well: the breaker closes.
+
+        A call begun before the breaker opened proves nothing about now and leaves it open.
+        """
         with self._lock:
+            if self._opened_at is not None and not self._trying:
+                return
             self._failures = 0
             self._opened_at = None
             self._trying = False

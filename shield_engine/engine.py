@@ -14,7 +14,7 @@ from typing import Self
 from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
-from shield_engine.errors import UnknownNameError
+from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
@@ -116,6 +116,7 @@ class Shield:
                 scanner = KINDS[task].create(
                     config,
                     model,
+                    thresholds=self.registry.default_for(task).thresholds,
                     cache=cache,
                     breaker=self._breaker(model.stamp) if model else None,
                 )
@@ -143,8 +144,12 @@ class Shield:
 
         Raises:
             UnknownNameError: No such model, or an explicitly named variant is missing.
+            ConfigError: The named model is for another task.
         """
         model_id = model_id or self.registry.default_for(task).id
+        actual = self.registry.get(model_id).task
+        if actual is not task:
+            raise ConfigError(f"model {model_id} is for {actual.value}, not for {task.value}")
         if ml.variant is not None:
             return self.registry.get(model_id, ml.variant)
         order = _WIDEST_FIRST if ml.widest else self._machine_order()
@@ -200,7 +205,7 @@ class Shield:
                 for position, scanner in enumerate(self._scanners.values())
             }
             caches = {
-                f"{task}:{config.size}": cache.stats()
+                f"{task}:{config.size}:{config.ttl_s:g}s": cache.stats()
                 for (task, config), cache in self._caches.items()
             }
             breakers = {name: breaker.state.value for name, breaker in self._breakers.items()}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -90,7 +90,6 @@ class PipelineResult:
     results: tuple[ScanResult, ...]
     skipped: tuple[str, ...] = ()
     total_ms: float = 0.0
-    vault_keys: tuple[str, ...] = field(default=())
 
     @property
     def is_valid(self) -> bool:
@@ -174,5 +173,4 @@ class ScannerPipeline:
             results=tuple(results),
             skipped=skipped,
             total_ms=(time.perf_counter() - started) * 1_000,
-            vault_keys=self.vault.keys(),
         )

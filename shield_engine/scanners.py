@@ -113,6 +113,7 @@ class PartsScanner:
         config: ScannerConfig,
         heuristic: HeuristicPart,
         model: MLPart | None,
+        thresholds: Mapping[str, float],
         cache: ResultCache[RawScores],
         breaker: CircuitBreaker,
     ) -> None:
@@ -122,7 +123,9 @@ class PartsScanner:
         self.model = model
         self.cache = cache
         self.breaker = breaker
-        self.threshold = config.threshold_for(config.mode, model.thresholds if model else {})
+        self.threshold = config.threshold_for(
+            config.mode, model.thresholds if model else thresholds
+        )
         self._key = (
             self.task.value,
             config.mode.value,
@@ -143,6 +146,7 @@ class PartsScanner:
         config: ScannerConfig | None = None,
         model: MLPart | None = None,
         *,
+        thresholds: Mapping[str, float] | None = None,
         cache: ResultCache[RawScores] | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> PartsScanner:
@@ -151,6 +155,7 @@ class PartsScanner:
         Args:
             config: Mode, thresholds, rules; heuristics only by default.
             model: The model part; modes other than `heuristic` need it.
+            thresholds: Balanced threshold by mode where no model brings its own; .5 by default.
             cache: Shared result cache; one of the configured size by default.
             breaker: Shared circuit breaker of the model; a new one by default.
 
@@ -170,6 +175,7 @@ class PartsScanner:
             config,
             part,
             model if config.mode is not Mode.HEURISTIC else None,
+            thresholds or {},
             cache if cache is not None else ResultCache(config.ml.cache),
             breaker or CircuitBreaker(),
         )
@@ -197,10 +203,6 @@ class PartsScanner:
             self._counts["cache_hits"] += hit
         return self._result(text, raw, hit, cache_ms, started, fallback)
 
-    def scan_many(self, texts: Sequence[str]) -> list[ScanResult]:
-        """Judge each text, in order."""
-        return [self.scan(text) for text in texts]
-
     def stats(self) -> ScannerStats:
         """Return the counts so far."""
         with self._lock:
@@ -211,9 +213,11 @@ class PartsScanner:
     def _is_allowed(self, text: str) -> bool:
         if not self.config.allow:
             return False
-        return text in self.config.allow.texts or any(
-            pattern.fullmatch(text) for pattern in self._allowed_patterns
-        )
+        if text in self.config.allow.texts:
+            return True
+        # RE2 reads UTF-8, which has no lone surrogates.
+        encodable = text.encode("utf-8", "replace").decode()
+        return any(pattern.fullmatch(encodable) for pattern in self._allowed_patterns)
 
     def _score(self, text: str) -> tuple[RawScores, ShieldError | None]:
         """Return both parts' scores, and the error if the model failed and fallback is on."""
@@ -245,11 +249,13 @@ class PartsScanner:
         started = time.perf_counter()
         try:
             score = self.model.infer(text)
-        except Exception:
+        except BaseException as error:  # an interrupted try must not leave the breaker half-open
             self.breaker.fail()
             with self._lock:
                 self._counts["model_failures"] += 1
-            raise
+            if isinstance(error, ShieldError) or not isinstance(error, Exception):
+                raise
+            raise InferenceError(f"{self.model.stamp.id} failed: {error}") from error
         self.breaker.succeed()
         with self._lock:
             self._counts["model_calls"] += 1

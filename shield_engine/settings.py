@@ -97,6 +97,6 @@ def _positive(env: Mapping[str, str], name: str) -> int | None:
     value = env.get(name, "").strip()
     if not value:
         return None
-    if not value.isdigit() or int(value) == 0:
+    if not value.isdecimal() or int(value) == 0:
         raise ConfigError(f"{name}={value!r} is not a whole number above 0")
     return int(value)

@@ -208,6 +208,9 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot create {path.parent}: {error}") from error
         root, notice = _connect(path)
+        if _rewrite_mark(path).exists():
+            root, rewrite_notice = _rewritten(root, path)
+            notice = "; ".join(filter(None, (notice, rewrite_notice))) or None
         store = cls(root, path, notice)
         try:
             store._migrate()
@@ -327,7 +330,7 @@ class Store:
         """Drop a dataset's texts for good, and every word of them in results and reports.
 
         Labels, hashes, scores and the ids of rules stay; the ids of lexicon words, which are words
-        of the text, do not.
+        of the text, do not. The bytes of the texts leave the file when the store is next opened.
         """
         self.dataset(dataset_id)
         with self._writing() as cursor:
@@ -345,7 +348,7 @@ class Store:
                 "'{\"quarantine\": null}') WHERE dataset_id = ?",
                 [dataset_id],
             )
-        self.compact()
+        self._plan_rewrite()
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Drop a dataset with its runs and results."""
@@ -357,6 +360,13 @@ class Store:
             )
             for table in ("runs", "annotations", "dataset_rows", "datasets"):
                 cursor.execute(f"DELETE FROM {table} WHERE dataset_id = ?", [dataset_id])
+        self._plan_rewrite()
+
+    def _plan_rewrite(self) -> None:
+        """Have the next start write the file anew: DuckDB frees blocks but leaves their bytes."""
+        self.compact()
+        if self.path is not None:
+            _rewrite_mark(self.path).touch()
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -391,6 +401,15 @@ class Store:
             StoreError: The batch cannot be written (a full disk); nothing of it is kept.
         """
         with self._writing() as cursor:
+            # fetchall, as DuckDB registers nothing while a result is unfinished.
+            found = cursor.execute(
+                "SELECT d.purged FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
+                [run_id],
+            ).fetchall()
+            if not found:
+                raise StoreError(f"run {run_id} was deleted while it was being scored")
+            if found[0][0]:
+                raise StoreError(f"the texts of run {run_id} were purged while it was being scored")
             cursor.register("incoming", rows)
             cursor.execute("INSERT INTO results BY NAME SELECT * FROM incoming")
             cursor.unregister("incoming")
@@ -580,20 +599,35 @@ class Store:
         )
 
     def add_run_tables(self, tables: Sequence[pa.Table]) -> RunInfo:
-        """Store what `run_tables` gave in another store; what is there already is left alone."""
+        """Store what `run_tables` gave in another store.
+
+        A dataset of the same name and rows is used instead of a copy; a run that is here already
+        is left alone.
+        """
         dataset, rows, run, results = tables
-        dataset_id, run_id = dataset["dataset_id"][0].as_py(), run["run_id"][0].as_py()
+        run_id = run["run_id"][0].as_py()
+        info = _dataset_info([dataset[name][0].as_py() for name in _DATASET_FIELDS])
+        if self._fetch("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
+            return self.run(run_id)
+        known = self.add_dataset(
+            info.name,
+            info.task,
+            rows.rename_columns(
+                ["group" if name == "group_id" else name for name in rows.column_names]
+            ),
+            content_hash=info.content_hash,
+            source=info.source,
+            quarantined=info.quarantined,
+            details=info.details,
+        )
         with self._writing() as cursor:
-            for name, key, value, parts in (
-                ("datasets", "dataset_id", dataset_id, {"datasets": dataset, "dataset_rows": rows}),
-                ("runs", "run_id", run_id, {"runs": run, "results": results}),
-            ):
-                if cursor.execute(f"SELECT 1 FROM {name} WHERE {key} = ?", [value]).fetchone():
-                    continue
-                for table, content in parts.items():
-                    cursor.register("incoming", content)
-                    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-                    cursor.unregister("incoming")
+            for table, content in (("runs", run), ("results", results)):
+                cursor.register("incoming", content)
+                cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+                cursor.unregister("incoming")
+            cursor.execute(
+                "UPDATE runs SET dataset_id = ? WHERE run_id = ?", [known.dataset_id, run_id]
+            )
         return self.run(run_id)
 
     # --- benchmarks -------------------------------------------------------------------------
@@ -629,16 +663,9 @@ class Store:
         """
         if target.exists():
             raise StoreError(f"{target} exists already; nothing is overwritten")
-        name = f"backup_{uuid.uuid4().hex[:8]}"
-        current = self._fetch("SELECT current_database()")[0][0]
         try:
             with self._write:
-                cursor = self._cursor()
-                cursor.execute(f"ATTACH '{str(target).replace(chr(39), chr(39) * 2)}' AS {name}")
-                try:
-                    cursor.execute(f'COPY FROM DATABASE "{current}" TO {name}')
-                finally:
-                    cursor.execute(f"DETACH {name}")
+                _copy(self._cursor(), target)
         except duckdb.Error as error:
             raise StoreError(f"backup to {target} failed: {_first_line(error)}") from error
         return target
@@ -680,10 +707,12 @@ class Store:
         return cursor
 
     def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._cursor().execute(query, list(values)).fetchall()
+        with _reading():
+            return self._cursor().execute(query, list(values)).fetchall()
 
     def _arrow(self, query: str, values: Sequence[Any] = ()) -> Any:
-        return self._cursor().sql(query, params=list(values)).to_arrow_table()
+        with _reading():
+            return self._cursor().sql(query, params=list(values)).to_arrow_table()
 
     def _execute(self, query: str, values: Sequence[Any]) -> None:
         with self._write:
@@ -711,17 +740,58 @@ class Store:
 
 
 _LISTS = ("heuristic", "model")
-_DATASET_COLUMNS = """
-    dataset_id, name, version, task, content_hash, rows, labelled, quarantined, source, details,
-    purged, created_at FROM datasets
-"""
+_DATASET_FIELDS = (
+    "dataset_id", "name", "version", "task", "content_hash", "rows", "labelled", "quarantined",
+    "source", "details", "purged", "created_at",
+)  # fmt: skip
+_DATASET_COLUMNS = f"{', '.join(_DATASET_FIELDS)} FROM datasets"
+
+
+def _rewrite_mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.rewrite-pending")
+
+
+def _copy(root: duckdb.DuckDBPyConnection, target: Path) -> None:
+    """Copy a whole database to a new file, or leave no file behind."""
+    name = f"copy_{uuid.uuid4().hex[:8]}"
+    quoted = str(target).replace("'", "''")
+    try:
+        ((current,),) = root.execute("SELECT current_database()").fetchall()
+        root.execute(f"ATTACH '{quoted}' AS {name}")
+        try:
+            root.execute(f'COPY FROM DATABASE "{current}" TO {name}')
+        finally:
+            root.execute(f"DETACH {name}")
+    except duckdb.Error:
+        for leftover in (target, target.with_name(target.name + ".wal")):
+            leftover.unlink(missing_ok=True)
+        raise
+
+
+def _rewritten(
+    root: duckdb.DuckDBPyConnection, path: Path
+) -> tuple[duckdb.DuckDBPyConnection, str | None]:
+    """Write the file anew without the bytes of dropped rows; keep the old one if that fails."""
+    fresh = path.with_name(f"{path.name}.rewriting")
+    fresh.unlink(missing_ok=True)
+    try:
+        _copy(root, fresh)
+    except duckdb.Error as error:
+        return root, (
+            "purged texts are still in free blocks of the store, which could not be written anew "
+            f"({_first_line(error)}); free some space and start again"
+        )
+    root.close()
+    fresh.replace(path)
+    _rewrite_mark(path).unlink()
+    return duckdb.connect(str(path)), None
 
 
 def _connect(path: Path) -> tuple[duckdb.DuckDBPyConnection, str | None]:
     try:
         return duckdb.connect(str(path)), None
     except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+        if "set lock on file" in str(error) or "Conflicting lock" in str(error):
             raise StoreBusyError(
                 f"{path} is held by another process (is the dashboard running?); "
                 "close it, or set SHIELD_HOME to another folder"
@@ -771,6 +841,14 @@ def _run_info(row: Sequence[Any]) -> RunInfo:
 def _now() -> datetime:
     """The time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise StoreError(f"the store cannot be read: {_first_line(error)}") from error
 
 
 def _write_error(error: duckdb.Error) -> StoreError:

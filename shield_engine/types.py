@@ -193,7 +193,8 @@ class ScanResult:
     def combine(self, other: ScanResult) -> ScanResult:
         """Return the result of both: the higher risk, valid only if both are valid.
 
-        The text is the later one's; reasons and spans are joined, strongest first.
+        The text is the later one's; reasons and spans are joined, strongest first; method, model
+        and metadata are the riskier one's.
         """
         risk = max(self.risk_score, other.risk_score)
         riskier = self if self.risk_score >= other.risk_score else other
@@ -210,5 +211,5 @@ class ScanResult:
             cache_hit=self.cache_hit and other.cache_hit,
             timings=Timings(total_ms=self.timings.total_ms + other.timings.total_ms),
             model=riskier.model,
-            metadata={**self.metadata, **other.metadata},
+            metadata=riskier.metadata,
         )

@@ -376,7 +376,10 @@ def show_removal(info: DatasetInfo) -> None:
         with st.popover(
             "Purge texts", disabled=info.purged or is_busy, icon=":material/ink_eraser:"
         ):
-            st.write("Drops the prompts for good. Labels, hashes, scores and figures stay.")
+            st.write(
+                "Drops the prompts for good; labels, hashes, scores and figures stay. Their bytes leave "
+                "the file when LLM Shield next starts."
+            )
             if st.button("Purge the texts", key="purge", type="primary"):
                 store.purge_texts(info.dataset_id)
                 st.rerun()

@@ -58,8 +58,7 @@ def show_actions(run: RunInfo, is_active: bool) -> None:
             icon=":material/replay:",
             disabled=is_active,
         ):
-            held.store.drop_errors(run.run_id)
-            held.worker.submit(run.run_id)
+            held.worker.submit(run.run_id, retry_errors=True)
             st.rerun()
         st.download_button(
             "Scores (Parquet)",

@@ -86,7 +86,10 @@ def show_removal() -> None:
             disabled=datasets[chosen].purged or is_busy,
             icon=":material/ink_eraser:",
         ):
-            st.write("Drops the prompts for good. Labels, hashes, scores and figures stay.")
+            st.write(
+                "Drops the prompts for good; labels, hashes, scores and figures stay. Their bytes leave "
+                "the file when LLM Shield next starts."
+            )
             if st.button("Purge the texts", key="settings_purge", type="primary"):
                 with errors_shown("The texts were not purged"):
                     held.store.purge_texts(chosen)

@@ -13,7 +13,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from shield_engine.cli.output import console, note, percent, print_evaluation, print_scan, size
+from shield_engine.cli.output import (
+    console,
+    note,
+    percent,
+    print_evaluation,
+    print_scan,
+    printable,
+    size,
+)
 from shield_engine.cli.session import (
     evaluation_store,
     free_port,
@@ -298,7 +306,7 @@ def datasets() -> None:
         )
         for info in opened.datasets():
             table.add_row(
-                info.dataset_id, info.title, info.task.value, f"{info.rows:,}", f"{info.labelled:,}",
+                info.dataset_id, printable(info.title), info.task.value, f"{info.rows:,}", f"{info.labelled:,}",
                 f"{info.quarantined:,}", f"{info.created_at:%Y-%m-%d %H:%M}",
             )  # fmt: skip
         if opened.path is None:
@@ -407,7 +415,7 @@ def runs(
         names = {info.dataset_id: info.title for info in store.datasets()}
         for run in store.runs():
             table.add_row(
-                run.run_id, names.get(run.dataset_id, run.dataset_id), run.task.value, "+".join(run.parts),
+                run.run_id, printable(names.get(run.dataset_id, "")), run.task.value, "+".join(run.parts),
                 f"{run.model_id} {run.variant}" if run.model_id else "", run.status,
                 f"{run.rows_done:,}/{run.rows:,}", str(run.errors), f"{run.seconds:.1f}",
                 f"{run.started_at:%Y-%m-%d %H:%M}",
@@ -547,6 +555,8 @@ def _evaluate(
             raise ConfigError(
                 f"{target} cannot be written: {target.absolute().parent} is not a folder"
             )
+        if target is not None and target.is_dir():
+            raise ConfigError(f"{target} is a folder; name a file")
     shield = open_shield()
     with evaluation_store(shield.settings, keep=keep) as store, progress_bar("scoring") as advance:
         results = evaluate_suite(

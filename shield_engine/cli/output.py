@@ -28,8 +28,9 @@ __all__ = [
 ]
 
 # Rich takes 80 columns where it writes to a pipe or file; tables of runs need more.
-console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
+# Names and texts of users are no markup.
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+errors = Console(stderr=True, markup=False)
 
 _BINARY = ("accuracy", "precision", "recall", "f1", "fpr", "roc_auc", "recall_at_1pct_fpr")
 _MULTICLASS = ("accuracy", "macro_f1", "macro_recall", "mcc")
@@ -69,7 +70,10 @@ def print_evaluation(result: DatasetEvaluation) -> None:
         note(f"warning: {printable(warning)}")
     head = f"{result.item.path}: {result.rows:,} rows, {result.quarantined:,} quarantined"
     table = Table(
-        "", *(mode.value for mode in result.modes), title=Text(head), title_justify="left"
+        "",
+        *(mode.value for mode in result.modes),
+        title=Text(printable(head)),
+        title_justify="left",
     )
     first = next(iter(result.modes.values()))
     names = _BINARY if first.positive_label is not None else _MULTICLASS

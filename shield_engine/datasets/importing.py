@@ -65,8 +65,8 @@ class ImportedDataset:
             string (the id column's value, else the 1-based number of the record), `text` string,
             `label` int8 or null (index into `LABELS[task]`), `group` string or null, `slices`
             string (a JSON object of strings) or null, `text_sha256` string (hex), `chars` int32.
-        content_hash: SHA-256 over ids, texts and labels in order, in hex; the same rows give the
-            same hash whatever the format of the file.
+        content_hash: SHA-256 over ids, texts, labels, groups and slices in order, in hex; the same
+            rows give the same hash whatever the format of the file.
         rows_read: Records found; imported plus quarantined.
         quarantined: The first 1,000 records that could not be imported.
         quarantined_count: All of them.
@@ -215,6 +215,10 @@ class _Intake:
         # The id is the only part without a fixed length, so it is the one that is preceded by it.
         code = b"-" if label is None else b"%d" % label
         self._hash.update(b"%d:%b%b%b" % (len(row_id), row_id, code, digest.digest()))
+        # Rows without a group and slices hash as they would in a file that has neither.
+        if values.group is not None or values.slices is not None:
+            extra = json.dumps([values.group, values.slices]).encode()
+            self._hash.update(b"+%d:%b" % (len(extra), extra))
         self._profiler.add(values.text, digest.digest(), label)
         if self.mapping.id is not None:
             self._repeated_ids += values.row_id in self._ids

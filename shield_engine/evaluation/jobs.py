@@ -19,6 +19,8 @@ __all__ = ["JobState", "JobWorker"]
 
 logger = logging.getLogger(__name__)
 
+_ACTIVE = frozenset({"queued", RunStatus.RUNNING})
+
 
 @dataclass(slots=True)
 class JobState:
@@ -28,6 +30,7 @@ class JobState:
     status: str = "queued"
     progress: Progress | None = None
     error: str | None = None
+    retry_errors: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
@@ -37,20 +40,20 @@ class JobWorker:
     def __init__(self, store: Store, shield: Shield) -> None:
         self._store = store
         self._shield = shield
-        self._queue: queue.Queue[str] = queue.Queue()
+        self._queue: queue.Queue[JobState] = queue.Queue()
         self._jobs: dict[str, JobState] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="shield-jobs", daemon=True)
         self._thread.start()
 
-    def submit(self, run_id: str) -> JobState:
+    def submit(self, run_id: str, *, retry_errors: bool = False) -> JobState:
         """Queue a run; a run that is queued or running already is left as it is."""
         with self._lock:
             known = self._jobs.get(run_id)
-            if known is not None and known.status in {"queued", RunStatus.RUNNING}:
+            if known is not None and known.status in _ACTIVE and not known.cancel.is_set():
                 return known
-            job = self._jobs[run_id] = JobState(run_id)
-        self._queue.put(run_id)
+            job = self._jobs[run_id] = JobState(run_id, retry_errors=retry_errors)
+        self._queue.put(job)
         return job
 
     def job(self, run_id: str) -> JobState | None:
@@ -61,14 +64,12 @@ class JobWorker:
     def active(self) -> list[JobState]:
         """Return what is queued or running, oldest first."""
         with self._lock:
-            return [
-                job for job in self._jobs.values() if job.status in {"queued", RunStatus.RUNNING}
-            ]
+            return [job for job in self._jobs.values() if job.status in _ACTIVE]
 
     def cancel(self, run_id: str) -> bool:
         """Ask a run to stop after its batch; return whether it was queued or running."""
         job = self.job(run_id)
-        if job is None or job.status not in {"queued", RunStatus.RUNNING}:
+        if job is None or job.status not in _ACTIVE:
             return False
         job.cancel.set()
         return True
@@ -79,9 +80,7 @@ class JobWorker:
 
     def _work(self) -> None:
         while True:
-            run_id = self._queue.get()
-            job = self.job(run_id)
-            assert job is not None  # noqa: S101 - submit() put it there
+            job = self._queue.get()
             try:
                 self._run(job)
             finally:
@@ -95,8 +94,9 @@ class JobWorker:
 
         try:
             run = execute(
-                self._store, self._shield, job.run_id, on_progress=note, cancel=job.cancel
-            )
+                self._store, self._shield, job.run_id,
+                on_progress=note, cancel=job.cancel, retry_errors=job.retry_errors,
+            )  # fmt: skip
             job.status = run.status
         except ShieldError as error:
             job.error, job.status = str(error), RunStatus.FAILED

@@ -177,9 +177,7 @@ def resume(
     Raises:
         ConfigError: The rules or the model are no longer those the run began with.
     """
-    if retry_errors:
-        store.drop_errors(run_id)
-    return execute(store, shield, run_id, **options)
+    return execute(store, shield, run_id, retry_errors=retry_errors, **options)
 
 
 def execute(
@@ -190,6 +188,7 @@ def execute(
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
     batch_rows: int = BATCH_ROWS,
+    retry_errors: bool = False,
 ) -> RunInfo:
     """Score what is left of a run and return it, done or cancelled.
 
@@ -200,21 +199,31 @@ def execute(
         on_progress: Called after each stored batch, in this thread.
         cancel: When set, the run stops after the batch in flight and can be resumed.
         batch_rows: Rows stored together, and so the most a crash can lose.
+        retry_errors: Score errored rows again.
 
     Raises:
         ShieldError: The run cannot go on; it is marked failed, with the reason, and can be resumed.
+            A run that is done stays as it was.
     """
     run = store.run(run_id)
     spec = RunSpec.from_settings(run.settings)
-    store.set_status(run_id, RunStatus.RUNNING)
+    is_done = run.status == RunStatus.DONE
+    if is_done and not (retry_errors and run.errors):
+        return run
     try:
         parts = _ready_parts(shield, run.task, spec)
         _check_same_parts(run, parts)
+        is_done = False
+        if retry_errors:
+            store.drop_errors(run_id)
+        store.set_status(run_id, RunStatus.RUNNING)
+        run = store.run(run_id)
         _score_rest(store, run, spec, parts, shield, on_progress, cancel, batch_rows)
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
         with suppress(StoreError):
-            store.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
+            if not is_done:
+                store.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
         raise
     stopped = cancel is not None and cancel.is_set() and store.run(run_id).rows_done < run.rows
     store.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)

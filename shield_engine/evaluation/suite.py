@@ -98,7 +98,7 @@ def load_suite(path: Path) -> list[SuiteItem]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        entries = document["datasets"]
+        entries = list(document["datasets"])
     except OSError as error:
         raise ConfigError(f"suite {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -143,6 +143,14 @@ def evaluate_file(
     Raises:
         ShieldError: The file, the model or the store is at fault.
     """
+    parts = parts_for(spec.modes)
+    thresholds = (
+        shield.thresholds(item.task, spec.variant, spec.model_id)
+        if "ml" in parts
+        else dict(shield.registry.default_for(item.task).thresholds)
+    )
+    if spec.threshold is not None:
+        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
     mapping = _mapping(item)
     imported = import_rows(item.file, item.task, mapping, item.label_map)
     if not len(imported.table):
@@ -151,7 +159,7 @@ def evaluate_file(
         )
     dataset = store_rows(store, _name(item.file), item.task, item.file, imported)
     run_spec = RunSpec(
-        parts=parts_for(spec.modes),
+        parts=parts,
         variant=spec.variant,
         model_id=spec.model_id,
         limit=spec.limit,
@@ -159,9 +167,6 @@ def evaluate_file(
     )
     run = start(store, shield, dataset.dataset_id, run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
-    thresholds = shield.thresholds(item.task, spec.variant, spec.model_id)
-    if spec.threshold is not None:
-        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
     modes = evaluate_run(
         store,
         run.run_id,
@@ -260,6 +265,14 @@ def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
         raise ConfigError(f"{where} ({entry['path']}): unknown key {', '.join(sorted(unknown))}")
     task = check_task(str(entry["task"]))
     slices = entry.get("slice") or ()
+    for key, value, kinds, wanted in (
+        ("text", entry.get("text"), str, "a column name"),
+        ("label", entry.get("label"), str, "a column name"),
+        ("label_map", entry.get("label_map"), dict, "an object of value to class"),
+        ("slice", slices, str | list | tuple, "a column name or a list of them"),
+    ):
+        if value is not None and not isinstance(value, kinds):
+            raise ConfigError(f'{where} ({entry["path"]}): "{key}" must be {wanted}')
     return SuiteItem(
         path=entry["path"],
         file=suite.parent / entry["path"],

@@ -18,7 +18,7 @@ import pytest
 
 from shield_engine.config import CacheConfig
 from shield_engine.engine import Shield
-from shield_engine.errors import ConfigError, InferenceError, StoreError
+from shield_engine.errors import ConfigError, InferenceError, ShieldError, StoreError
 from shield_engine.evaluation.bundle import import_bundle, waiting_bundles, write_bundle
 from shield_engine.evaluation.evaluate import evaluate_run, mode_view
 from shield_engine.evaluation.jobs import JobWorker
@@ -257,6 +257,48 @@ def test_resume_refuses_other_rules(shield: Shield) -> None:
     assert store.run(run.run_id).status == RunStatus.FAILED
 
 
+def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
+    """Resuming a done run changes nothing, not even when its errors cannot be retried."""
+    shield = FlakyShield.create(settings)
+    store = Store.in_memory()
+    dataset = add(store, rows_of(["hello", "poison"], [0, 1]))
+    run = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
+    assert run.errors == 1
+    assert resume(store, shield, run.run_id) == run
+    store._execute("UPDATE runs SET model_sha256 = 'other'", [])
+    with pytest.raises(ConfigError, match="model SHA-256"):
+        resume(store, shield, run.run_id, retry_errors=True)
+    after = store.run(run.run_id)
+    assert (after.status, after.rows_done, after.errors) == (RunStatus.DONE, 2, 1)
+    shield.close()
+
+
+def test_rows_of_a_deleted_or_purged_dataset_are_not_stored(shield: Shield) -> None:
+    """Deleting or purging under a run stops it; nothing of it is written afterwards."""
+    for act in ("delete_dataset", "purge_texts"):
+        store = Store.in_memory()
+        dataset = add(store, make_rows(60))
+        run = start(store, shield, dataset.dataset_id, RunSpec(parts=("heuristic",)))
+
+        def interfere(
+            progress: Progress, act: str = act, store: Store = store, name: str = dataset.dataset_id
+        ) -> None:
+            if progress.rows_done == 20:
+                getattr(store, act)(name)
+
+        with pytest.raises(ShieldError, match=r"deleted|purged|no run"):
+            execute(store, shield, run.run_id, batch_rows=20, on_progress=interfere)
+        assert store.counts()["results"] == (20 if act == "purge_texts" else 0)
+
+
+def test_model_of_another_task_is_refused(shield: Shield) -> None:
+    """A toxicity run never takes the injection model."""
+    store = Store.in_memory()
+    dataset = add(store, make_rows(5))
+    with pytest.raises(ConfigError, match="is for toxicity, not for prompt_injection"):
+        start(store, shield, dataset.dataset_id, RunSpec(model_id="toxicity-minilm-l6"))
+
+
 def test_purged_texts_cannot_be_scored_again_but_scores_stay(shield: Shield) -> None:
     """Purging drops every text; figures of earlier runs are unchanged; a new run is refused."""
     store = Store.in_memory()
@@ -326,7 +368,10 @@ def test_bundle_carries_a_run_into_another_store(shield: Shield, tmp_path: Path)
     path = write_bundle(first, run.run_id, tmp_path / "bundles")
     assert waiting_bundles(tmp_path / "bundles") == [path]
     imported = import_bundle(second, path)
-    assert imported == run
+    assert (imported.run_id, imported.rows_done) == (run.run_id, run.rows_done)
+    again = execute(first, shield, start(first, shield, dataset.dataset_id, RunSpec()).run_id)
+    import_bundle(second, write_bundle(first, again.run_id, tmp_path / "bundles"))
+    assert len(second.datasets()) == 1  # the same rows are one dataset, however often they come
     one, other = first.scores(run.run_id), second.scores(run.run_id)
     assert one.model is not None
     assert other.model is not None

@@ -38,6 +38,16 @@ def test_failed_try_opens_again_for_the_whole_time() -> None:
     assert breaker.allows()
 
 
+def test_late_success_of_an_older_call_leaves_it_open() -> None:
+    """A call that began before the breaker opened says nothing about now."""
+    breaker = CircuitBreaker(failures=1, reset_s=10, clock=lambda: 0.0)
+    assert breaker.allows()
+    assert breaker.allows()
+    breaker.fail()
+    breaker.succeed()
+    assert breaker.state is BreakerState.OPEN
+
+
 def test_success_forgets_earlier_failures() -> None:
     """Only failures in a row count."""
     breaker = CircuitBreaker(failures=2)

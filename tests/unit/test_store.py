@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 from shield_engine.errors import StoreBusyError, StoreError, UnknownNameError
 from shield_engine.store import DatasetInfo, RunStatus, Store
 from shield_engine.types import Task
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def rows_of(texts: list[str], slices: list[str | None] | None = None) -> pa.Table:
@@ -25,7 +31,7 @@ def rows_of(texts: list[str], slices: list[str | None] | None = None) -> pa.Tabl
             "label": pa.array([number % 2 for number in range(count)], pa.int8()),
             "group": pa.array([None] * count, pa.string()),
             "slices": pa.array(slices or [None] * count, pa.string()),
-            "text_sha256": pa.array([f"hash{text}" for text in texts]),
+            "text_sha256": pa.array([digest(text) for text in texts]),
             "chars": pa.array([len(text) for text in texts], pa.int32()),
         }
     )
@@ -34,7 +40,7 @@ def rows_of(texts: list[str], slices: list[str | None] | None = None) -> pa.Tabl
 def add(store: Store, texts: list[str], name: str = "set") -> DatasetInfo:
     """Store texts as a dataset version."""
     return store.add_dataset(
-        name, Task.TOXICITY, rows_of(texts), content_hash="|".join(texts), source="set.csv"
+        name, Task.TOXICITY, rows_of(texts), content_hash=digest("|".join(texts)), source="set.csv"
     )
 
 
@@ -57,7 +63,7 @@ def test_texts_come_back_as_they_went_in(text: str) -> None:
     """No text is coerced, trimmed or lost."""
     store = Store.in_memory()
     info = add(store, [text, "other"])
-    assert store.texts(info.dataset_id, 0, 1) == [(0, text, f"hash{text}")]
+    assert store.texts(info.dataset_id, 0, 1) == [(0, text, digest(text))]
 
 
 def test_pages_search_and_slices() -> None:
@@ -112,6 +118,27 @@ def test_purged_rows_can_be_imported_again_as_a_new_version() -> None:
     again = add(store, ["a", "b"])
     assert again.dataset_id != info.dataset_id
     assert again.version == 2
+
+
+def test_purged_and_deleted_texts_leave_the_file_at_the_next_start(tmp_path: Path) -> None:
+    """After reopening, no byte of them is left on disk, and the rest is whole."""
+    path = tmp_path / "shield.duckdb"
+    with Store.open(path) as store:
+        purged = add(store, [f"secretmarker {n} " + "x" * 200 for n in range(500)], "one")
+        deleted = add(store, [f"othermarker {n} " + "y" * 200 for n in range(500)], "two")
+        kept = add(store, [f"keptmarker {n} " + "z" * 200 for n in range(500)], "three")
+        store.purge_texts(purged.dataset_id)
+        store.delete_dataset(deleted.dataset_id)
+    with Store.open(path) as store:
+        assert store.notice is None
+        assert store.texts(kept.dataset_id, 7, 8)[0][1].startswith("keptmarker 7 ")
+        assert store.dataset(purged.dataset_id).purged
+        store.add_benchmark({})
+    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"secretmarker" not in content
+    assert b"othermarker" not in content
+    assert b"keptmarker" in content
+    assert [file.name for file in tmp_path.iterdir()] == ["shield.duckdb"]
 
 
 def test_reopened_store_has_everything_and_marks_what_was_running(tmp_path: Path) -> None:
@@ -215,7 +242,14 @@ def test_backup_is_a_whole_store_and_overwrites_nothing(tmp_path: Path) -> None:
 def test_failed_write_keeps_nothing_of_it(tmp_path: Path) -> None:
     """A batch that cannot be written leaves no half of itself."""
     with Store.open(tmp_path / "shield.duckdb") as store:
+        info = add(store, ["a"])
+        run = store.create_run(
+            info, parts=["heuristic"], rows=1, model_id=None, variant=None, model_sha256=None,
+            settings={}, stamp={},
+        )  # fmt: skip
         with pytest.raises(StoreError, match="cannot be written"):
-            store.append_results("run", pa.table({"run_id": ["run"], "nonsense": [1]}), 0.1)
+            store.append_results(
+                run.run_id, pa.table({"run_id": [run.run_id], "nonsense": [1]}), 0.1
+            )
         assert store.counts()["results"] == 0
         add(store, ["still", "works"])

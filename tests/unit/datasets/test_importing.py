@@ -270,6 +270,17 @@ def test_hash_follows_order_labels_and_ids(jsonl):
     assert len({base, *others}) == 6
 
 
+def test_hash_follows_groups_and_slices(csv_file):
+    """Mapping other slices or groups gives another version: what is stored differs."""
+    path = csv_file("text,kind,user_id\na,x,u1\nb,y,u2\n")
+    mappings = [
+        ColumnMapping("text"),
+        ColumnMapping("text", slices=("kind",)),
+        ColumnMapping("text", group="user_id"),
+    ]
+    assert len({import_rows(path, INJECTION, mapping).content_hash for mapping in mappings}) == 3
+
+
 def test_limit_takes_the_first_rows(csv_file):
     """A limit counts imported rows and still reports those quarantined on the way."""
     path = csv_file("text,label\na,1\nb\nc,0\nd,0\n")
