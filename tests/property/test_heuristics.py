@@ -50,8 +50,8 @@ def test_any_text_has_a_score_with_spans_inside_it(text: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(texts)
-def test_one_pass_matcher_agrees_with_pythons_re(text: str) -> None:
-    """For every normalised view, the fast matcher and `re` name the same rules."""
+def test_matcher_agrees_with_pythons_re(text: str) -> None:
+    """For every normalised view, the filtering matcher and `re` name the same rules."""
     for view in normalize(text).views:
         for task, matcher in MATCHERS.items():
             expected = [i for i, oracle in enumerate(ORACLES[task]) if oracle.search(view.text)]

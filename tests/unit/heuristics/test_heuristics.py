@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.heuristics import Rule, RuleHit, heuristic_for, load_rules, normalize
+from shield_engine.heuristics import (
+    HeuristicPart,
+    Rule,
+    RuleHit,
+    heuristic_for,
+    load_rules,
+    normalize,
+)
 from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.heuristics.parts import combine
 from shield_engine.heuristics.sentiment import probabilities_of
@@ -104,6 +111,34 @@ def test_innocent_text_is_not_flagged_as_injection(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "Привет",
+        "Привет, Tom",
+        "Сервис Netflix не работает",
+        "Ответ на вопрос",
+        "Ναι, ευχαριστώ",
+        "Crème brûlée für Łukasz",
+        "今日はいい天気ですね。",
+        "مرحبا بالعالم",
+        "👩‍👧 🏴󠁧󠁢󠁳󠁣󠁴󠁿 ❤️",
+    ],
+)
+def test_plain_foreign_text_and_emoji_have_no_risk(text: str) -> None:
+    """Another script is no disguise, even where all its letters look Latin."""
+    assert INJECTION.score(text).score == 0
+    assert TOXICITY.score(text).score == 0
+
+
+def test_word_forged_from_twins_is_a_reason() -> None:
+    """In an English text a word of Cyrillic letters that look Latin is named, and read."""
+    text = "Please drink the сосоа today"
+    assert "cocoa" in normalize(text).text
+    (hit,) = INJECTION.score(text).hits
+    assert (hit.category, text[hit.start : hit.end]) == ("obfuscation", "сосоа")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "Scunthorpe and Essex are in England; Penistone, too.",
         "Kill the process and its children with kill -9.",
         "The assassin in the book assesses the class.",
@@ -148,22 +183,37 @@ def test_empty_text_has_no_hits(task: Task) -> None:
 
 
 def test_matcher_notices_when_its_automaton_gives_up() -> None:
-    """Where the set's answer lacks the pattern that always matches, rules are tried one by one."""
+    """Where the filter's answer lacks the word behind every text, rules are tried one by one."""
 
-    class SilentSet:
-        """What RE2's set answers when it runs out of memory."""
+    class SilentFilter:
+        """What RE2's filter answers when it runs out of memory."""
 
-        def Match(self, text: str) -> list[int]:  # noqa: N802 - RE2's own name
+        def Match(self, data: bytes, *, potential: bool) -> None:  # noqa: N802 - RE2's own name
             """Find nothing."""
-            assert text
-            return []
+            assert data
+            assert potential
 
     rules = load_rules(None, Task.PROMPT_INJECTION)
     whole, starved = RuleMatcher(rules), RuleMatcher(rules)
-    starved._set = SilentSet()
+    starved._filter = SilentFilter()
     for rule in rules:
         assert starved.matching(rule.example) == whole.matching(rule.example)
     assert starved.matching(rules[0].example)
+
+
+def test_matcher_gives_spans_in_characters() -> None:
+    """Letters of several bytes before a match do not move its span."""
+    matcher = RuleMatcher(load_rules(None, Task.PROMPT_INJECTION))
+    for before in ("Hello: ", "Привет, 世界: "):
+        text = f"{before}{ATTACK}."
+        (index,) = matcher.matching(text)
+        assert matcher.spans(index, text, 5) == [(len(before), len(text) - 1)]
+
+
+@pytest.mark.parametrize("part", [INJECTION, TOXICITY])
+def test_long_word_beside_a_lookalike_is_read_once(part: HeuristicPart) -> None:
+    """Work stays linear: looking for the letter inside the word would take some minutes here."""
+    assert part.score("Приіет " + "a" * 300_000).score == 0
 
 
 def test_disabled_and_own_rules_change_version_and_scores() -> None:
