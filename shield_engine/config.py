@@ -65,6 +65,7 @@ class MLConfig:
         cache: The result cache's settings.
         widest: Take the widest variant of the registry where `variant` is `None`.
         timeout_s: Bound of one model call in seconds; `None` waits.
+        model_id: Registry id of the model; `None` takes the task's default.
     """
 
     enabled: bool = False
@@ -74,6 +75,7 @@ class MLConfig:
     cache: CacheConfig = field(default_factory=CacheConfig.production)
     widest: bool = False
     timeout_s: float | None = None
+    model_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None:

@@ -6,15 +6,18 @@ shares them.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.errors import ConfigError, UnknownNameError
+from shield_engine.heuristics import heuristic_for
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
@@ -25,12 +28,15 @@ from shield_engine.ml import (
 )
 from shield_engine.ml.loader import LoadedInfo
 from shield_engine.pipeline import ScannerPipeline
+from shield_engine.policy import Policy, read_policies
 from shield_engine.resources import bundled
 from shield_engine.scanners import KINDS, MLPart, PartsScanner, RawScores, ScannerStats
 from shield_engine.settings import Settings
 from shield_engine.types import Mode, ModelStamp, ScanResult, Task, Variant
 
 __all__ = ["Shield", "ShieldStats"]
+
+_log = logging.getLogger(__name__)
 
 _WIDEST_FIRST = (Variant.FP32, Variant.FP16, Variant.INT8)
 
@@ -60,10 +66,17 @@ class Shield:
         False
     """
 
-    def __init__(self, settings: Settings, registry: ModelRegistry, loader: ModelLoader) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: ModelRegistry,
+        loader: ModelLoader,
+        policies: Mapping[Task, Policy] | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.loader = loader
+        self.policies = dict(policies or {})
         self._engines: dict[tuple[str, Variant, float | None], InferenceEngine] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
         self._caches: dict[tuple[str, CacheConfig], ResultCache[RawScores]] = {}
@@ -71,11 +84,18 @@ class Shield:
         self._lock = threading.RLock()
 
     @classmethod
-    def create(cls, settings: Settings | None = None) -> Self:
+    def create(
+        cls, settings: Settings | None = None, policies: Mapping[Task, Policy] | None = None
+    ) -> Self:
         """Return a ready engine over the bundled registry and the user's own.
+
+        Args:
+            settings: Of the environment, if `None`.
+            policies: What decides for a task whenever a call does not say otherwise.
 
         Raises:
             RegistryError: A registry file does not follow its schema.
+            ConfigError: A policy was made for another model file.
         """
         settings = settings or Settings.from_env()
         registry = ModelRegistry.from_files(
@@ -84,16 +104,67 @@ class Shield:
         )
         artifacts = ArtifactStore(settings.models, offline=settings.offline)
         loader = ModelLoader(registry, artifacts, max_memory_mb=settings.max_model_mb)
-        return cls(settings, registry, loader)
+        shield = cls(settings, registry, loader, policies)
+        for policy in shield.policies.values():
+            for warning in shield.check_policy(policy):
+                _log.warning("%s", warning)
+        return shield
+
+    @classmethod
+    def from_policy(cls, path: str | Path, settings: Settings | None = None) -> Self:
+        """Return a ready engine that obeys the policies of a `shield.toml`.
+
+        Example:
+            >>> Shield.from_policy("shield.toml").scan("some text").is_valid  # doctest: +SKIP
+            True
+
+        Raises:
+            ConfigError: The file cannot be used, or a policy was made for another model file.
+            UnknownNameError: The registry has no model that a policy names.
+        """
+        return cls.create(settings, read_policies(Path(path)))
+
+    def check_policy(self, policy: Policy) -> tuple[str, ...]:
+        """Return what a user should know before obeying `policy` with this engine.
+
+        A threshold belongs to the scores of one model file: another one is refused. Changed rules
+        move few scores, so they are a warning.
+
+        Raises:
+            ConfigError: The model that would decide is not the one the policy was made for.
+            UnknownNameError: The registry has no such model or variant.
+        """
+        if policy.mode is not Mode.HEURISTIC:
+            entry = self.entry_for(policy.task, policy.scanner_config().ml)
+            if policy.model_sha256 not in {None, entry.sha256}:
+                raise ConfigError(
+                    f"policy {policy.title} was made for {policy.model_id} {policy.variant} with "
+                    f"SHA-256 {(policy.model_sha256 or '')[:12]}, the registry has "
+                    f"{entry.sha256[:12]}: choose the threshold anew on a run of that model"
+                )
+        if policy.mode is Mode.ML or policy.rules_version is None:
+            return ()
+        now = heuristic_for(policy.task).version
+        if now == policy.rules_version:
+            return ()
+        return (
+            f"policy {policy.title} was made with rules {policy.rules_version}, now they are "
+            f"{now}: evaluate it again",
+        )
 
     def scan(
-        self, text: str, task: Task = Task.PROMPT_INJECTION, mode: Mode = Mode.HYBRID
+        self, text: str, task: Task = Task.PROMPT_INJECTION, mode: Mode | None = None
     ) -> ScanResult:
-        """Judge `text` with the bundled settings of `task` and `mode`."""
-        return self.scanner(task, ScannerConfig.for_mode(mode)).scan(text)
+        """Judge `text` by the task's policy, or with the bundled settings of `mode`.
+
+        Without a policy for the task and without a mode, hybrid decides.
+        """
+        return self.scanner(task, ScannerConfig.for_mode(mode) if mode else None).scan(text)
 
     def scanner(self, task: Task, config: ScannerConfig | None = None) -> PartsScanner:
         """Return the scanner of these settings; the same settings give the same scanner.
+
+        Without settings, the task's policy decides; without a policy, hybrid.
 
         Raises:
             ConfigError: A setting cannot be used.
@@ -101,7 +172,9 @@ class Shield:
             ArtifactError: The model file is missing, altered, or cannot be fetched, and the
                 settings allow no fallback.
         """
-        config = config or ScannerConfig.for_mode(Mode.HYBRID)
+        if config is None:
+            policy = self.policies.get(task)
+            config = policy.scanner_config() if policy else ScannerConfig.for_mode(Mode.HYBRID)
         with self._lock:
             scanner = self._scanners.get((task, config))
             if scanner is None:
@@ -131,7 +204,7 @@ class Shield:
         output_tasks: Sequence[Task] = (),
         short_circuit: bool = False,
     ) -> ScannerPipeline:
-        """Return a pipeline of the named scanners under one config."""
+        """Return a pipeline of the named scanners, under one config or each task's policy."""
         return ScannerPipeline(
             [self.scanner(task, config) for task in tasks],
             [self.scanner(task, config) for task in output_tasks],
@@ -146,7 +219,7 @@ class Shield:
             UnknownNameError: No such model, or an explicitly named variant is missing.
             ConfigError: The named model is for another task.
         """
-        model_id = model_id or self.registry.default_for(task).id
+        model_id = model_id or ml.model_id or self.registry.default_for(task).id
         actual = self.registry.get(model_id).task
         if actual is not task:
             raise ConfigError(f"model {model_id} is for {actual.value}, not for {task.value}")

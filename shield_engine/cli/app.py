@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from shield_engine.cli.output import (
     printable,
     size,
 )
+from shield_engine.cli.policies import policies as policies_command
 from shield_engine.cli.session import (
     evaluation_store,
     free_port,
@@ -31,6 +33,7 @@ from shield_engine.cli.session import (
 )
 from shield_engine.config import Bands, ScannerConfig, check_task
 from shield_engine.errors import ConfigError
+from shield_engine.policy import Policy, read_policies
 from shield_engine.settings import Settings
 from shield_engine.types import Mode, Task, Variant
 
@@ -88,6 +91,10 @@ LowerOption = Annotated[
         help="Heuristic score that ends it as safe; off if absent.",
     ),
 ]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option("--policy", help="A shield.toml: decides mode, model, threshold and bands."),
+]
 SeedOption = Annotated[int, typer.Option(help="Of the bootstrap intervals.")]
 
 
@@ -135,11 +142,13 @@ def dashboard(
 
 @app.command()
 def scan(
+    context: typer.Context,
     text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")],
     task: TaskOption = None,
     mode: Annotated[Mode, typer.Option(help="Which parts decide.")] = Mode.HYBRID,
     variant: VariantOption = Variant.INT8,
     threshold: ThresholdOption = None,
+    policy: PolicyOption = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     exit_code: Annotated[
         bool,
@@ -149,10 +158,15 @@ def scan(
     """Judge one text with one scanner, or with all three."""
     from dataclasses import asdict, replace
 
-    shield = open_shield()
+    policies = _policies(context, policy, ("mode", "variant", "threshold"))
+    shield = open_shield(policies=policies)
     content = read_text(text)
-    config = replace(ScannerConfig.for_mode(mode, variant), threshold=threshold)
-    tasks = [check_task(task)] if task else list(Task)
+    tasks = [check_task(task)] if task else list(policies or Task)
+    config = None
+    if policies is None:
+        config = replace(ScannerConfig.for_mode(mode, variant), threshold=threshold)
+    else:
+        _check_covered(policies, tasks)
     results = {one: shield.scanner(one, config).scan(content) for one in tasks}
     if json_out:
         document = {one.value: asdict(result) for one, result in results.items()}
@@ -165,6 +179,7 @@ def scan(
 
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet, plain or .gz.")],
     task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
     modes: ModesOption = "heuristic,ml,hybrid,both",
@@ -182,6 +197,7 @@ def evaluate(
     threshold: ThresholdOption = None,
     hybrid_upper: UpperOption = 0.9,
     hybrid_lower: LowerOption = None,
+    policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
     seed: SeedOption = 7,
@@ -203,12 +219,16 @@ def evaluate(
         label_map=parse_label_map(label_map, chosen) if label_map else None,
         slices=tuple(slice_column or ()),
     )
-    spec = _spec(modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed)
+    policies = _policies(context, policy, _POLICY_DECIDES)
+    spec = _spec(
+        modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed, policies
+    )
     _evaluate([item], spec, json_out, scores, store)
 
 
 @app.command()
 def suite(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help='JSON: {"datasets": [{"path", "task", ...}]}.')],
     task: TaskOption = None,
     modes: ModesOption = "heuristic,ml,hybrid,both",
@@ -229,6 +249,7 @@ def suite(
     threshold: ThresholdOption = None,
     hybrid_upper: UpperOption = 0.9,
     hybrid_lower: LowerOption = None,
+    policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
     seed: SeedOption = 7,
@@ -258,7 +279,10 @@ def suite(
         raise ConfigError(
             f"suite {file} names no dataset of task {task}" if task else f"suite {file} is empty"
         )
-    spec = _spec(modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed)
+    policies = _policies(context, policy, _POLICY_DECIDES)
+    spec = _spec(
+        modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed, policies
+    )
     _evaluate(items, spec, json_out, scores, store)
 
 
@@ -502,6 +526,9 @@ def doctor() -> None:
     raise typer.Exit(int(failed))
 
 
+app.command("policies")(policies_command)
+
+
 def _modes(text: str) -> tuple[Mode, ...]:
     try:
         modes = tuple(dict.fromkeys(Mode(name.strip()) for name in text.split(",") if name.strip()))
@@ -524,6 +551,7 @@ def _spec(
     limit: int | None,
     workers: int | None,
     seed: int,
+    policies: Mapping[Task, Policy] | None,
 ) -> Any:
     from shield_engine.evaluation.suite import EvaluationSpec
 
@@ -536,7 +564,34 @@ def _spec(
         limit=limit,
         workers=workers,
         seed=seed,
+        policies=policies,
     )
+
+
+_POLICY_DECIDES = ("modes", "variant", "model", "threshold", "hybrid_upper", "hybrid_lower")
+
+
+def _policies(
+    context: typer.Context, file: Path | None, decided: Sequence[str]
+) -> dict[Task, Policy] | None:
+    """Read a policy file; refuse options that say what the policy already does."""
+    if file is None:
+        return None
+    given = [
+        name
+        for name in decided
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise typer.BadParameter(f"the policy decides what {options} says", param_hint="--policy")
+    return read_policies(file)
+
+
+def _check_covered(policies: Mapping[Task, Policy], tasks: Sequence[Task]) -> None:
+    missing = [task.value for task in tasks if task not in policies]
+    if missing:
+        raise ConfigError(f"the policy file has no policy for {', '.join(missing)}")
 
 
 def _evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,20 @@ from shield_engine.settings import Settings
 
 if TYPE_CHECKING:
     from shield_engine.engine import Shield
+    from shield_engine.policy import Policy
     from shield_engine.store import Store
+    from shield_engine.types import Task
 
 __all__ = ["evaluation_store", "free_port", "open_shield", "progress_bar", "read_text"]
 
 
-def open_shield(settings: Settings | None = None) -> Shield:
-    """Return an engine over the environment's settings."""
+def open_shield(
+    settings: Settings | None = None, policies: Mapping[Task, Policy] | None = None
+) -> Shield:
+    """Return an engine over the environment's settings that obeys `policies`."""
     from shield_engine.engine import Shield
 
-    return Shield.create(settings)
+    return Shield.create(settings, policies)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ __all__ = [
     "available_modes",
     "evaluate_run",
     "mode_view",
+    "row_groups",
     "scores_table",
 ]
 
@@ -233,16 +234,7 @@ def evaluate_run(
             f"it cannot answer for {', '.join(missing)}"
         )
     scores = store.scores(run_id)
-    groups = store.groups(run.dataset_id)
-    if groups is not None:
-        # A row without a group is a group of its own.
-        groups = np.array(
-            [
-                f"row {index}" if groups[index] is None else f"group {groups[index]}"
-                for index in scores.row_index
-            ],
-            dtype=object,
-        )
+    groups = row_groups(store, run.dataset_id, scores)
     slices = {name: store.slices(run.dataset_id, name)[scores.row_index] for name in slice_names}
     return {
         mode: _evaluate_mode(
@@ -255,6 +247,20 @@ def evaluate_run(
         )
         for mode in modes
     }
+
+
+def row_groups(store: Store, dataset_id: str, scores: Scores) -> NDArray[np.object_] | None:
+    """Return the group of each scored row, a row without one being a group of its own."""
+    groups = store.groups(dataset_id)
+    if groups is None:
+        return None
+    return np.array(
+        [
+            f"row {index}" if groups[index] is None else f"group {groups[index]}"
+            for index in scores.row_index
+        ],
+        dtype=object,
+    )
 
 
 def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Table:

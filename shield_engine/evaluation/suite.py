@@ -21,6 +21,7 @@ from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run, scores_table
 from shield_engine.evaluation.runs import Progress, RunSpec, execute, parts_for, start
+from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
 
@@ -53,7 +54,11 @@ class SuiteItem:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """What to evaluate files with; the same for every file of a suite."""
+    """What to evaluate files with; the same for every file of a suite.
+
+    Where `policies` are given, each file is judged by its task's: that decides mode, model,
+    threshold and bands instead of the other fields.
+    """
 
     modes: tuple[Mode, ...] = tuple(Mode)
     variant: Variant = Variant.INT8
@@ -63,6 +68,19 @@ class EvaluationSpec:
     limit: int | None = None
     workers: int | None = None
     seed: int = 7
+    policies: Mapping[Task, Policy] | None = None
+
+    def under_policy(self, policy: Policy) -> EvaluationSpec:
+        """Return the settings under which `policy` is judged."""
+        return replace(
+            self,
+            modes=(policy.mode,),
+            variant=policy.variant or self.variant,
+            model_id=policy.model_id,
+            threshold=policy.threshold,
+            bands=policy.bands,
+            policies=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +95,15 @@ class DatasetEvaluation:
     scores: pa.Table | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
+    policy: Policy | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
         head = {"path": self.item.path, "task": self.item.task.value}
         if self.error is not None:
             return head | {"error": self.error}
+        if self.policy is not None:
+            head["policy"] = self.policy.title
         return head | {
             "rows": self.rows,
             "quarantined": self.quarantined,
@@ -143,6 +164,14 @@ def evaluate_file(
     Raises:
         ShieldError: The file, the model or the store is at fault.
     """
+    policy = None
+    policy_warnings: tuple[str, ...] = ()
+    if spec.policies is not None:
+        policy = spec.policies.get(item.task)
+        if policy is None:
+            raise ConfigError(f"{item.path}: the policy file has no policy for {item.task.value}")
+        policy_warnings = shield.check_policy(policy)
+        spec = spec.under_policy(policy)
     parts = parts_for(spec.modes)
     thresholds = (
         shield.thresholds(item.task, spec.variant, spec.model_id)
@@ -183,7 +212,8 @@ def evaluate_file(
         modes=modes,
         run_id=run.run_id,
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
-        warnings=_warnings(store, imported, run),
+        warnings=(*policy_warnings, *_warnings(store, imported, run)),
+        policy=policy,
     )
 
 

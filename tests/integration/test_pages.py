@@ -308,7 +308,7 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
     """A run that lost rows is offered for resuming and ends done with all of them."""
     run = stored_run(tmp_path)
     store = resources().store
-    with store._writing() as cursor:
+    with store.writing() as cursor:
         cursor.execute("DELETE FROM results WHERE row_index > 2")
     store.set_status(run.run_id, RunStatus.INTERRUPTED)
     app = opened("runs")
@@ -324,7 +324,7 @@ def test_rows_with_errors_are_listed_and_retried(tmp_path: Path) -> None:
     """An errored row shows its reason as text; retrying scores it."""
     run = stored_run(tmp_path)
     store = resources().store
-    with store._writing() as cursor:
+    with store.writing() as cursor:
         cursor.execute("UPDATE results SET error = 'the model\u200b failed' WHERE row_index = 3")
     app = opened("runs")
     table = app.dataframe[1].value

@@ -249,7 +249,7 @@ def test_resume_refuses_other_rules(shield: Shield) -> None:
     store = Store.in_memory()
     dataset = add(store, make_rows(20))
     run = start(store, shield, dataset.dataset_id, RunSpec())
-    store._execute(  # what an update of the rules looks like to a stored run
+    store.execute(  # what an update of the rules looks like to a stored run
         'UPDATE runs SET stamp = json_merge_patch(stamp, \'{"rules_version": "other"}\')', []
     )
     with pytest.raises(ConfigError, match="rule-set version"):
@@ -265,7 +265,7 @@ def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
     run = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     assert run.errors == 1
     assert resume(store, shield, run.run_id) == run
-    store._execute("UPDATE runs SET model_sha256 = 'other'", [])
+    store.execute("UPDATE runs SET model_sha256 = 'other'", [])
     with pytest.raises(ConfigError, match="model SHA-256"):
         resume(store, shield, run.run_id, retry_errors=True)
     after = store.run(run.run_id)
@@ -342,7 +342,7 @@ def test_job_worker_runs_in_the_background_and_reports(shield: Shield, settings:
         dataset = add(store, make_rows(60))
         worker = JobWorker(store, shield)
         bad = start(store, shield, dataset.dataset_id, RunSpec())
-        store._execute("UPDATE runs SET model_sha256 = 'other' WHERE run_id = ?", [bad.run_id])
+        store.execute("UPDATE runs SET model_sha256 = 'other' WHERE run_id = ?", [bad.run_id])
         good = start(store, shield, dataset.dataset_id, RunSpec())
         worker.submit(bad.run_id)
         worker.submit(good.run_id)

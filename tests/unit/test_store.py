@@ -193,7 +193,7 @@ def test_newer_schema_is_refused(tmp_path: Path) -> None:
     """A store written by a later version is not touched."""
     path = tmp_path / "shield.duckdb"
     with Store.open(path) as store:
-        store._execute("INSERT INTO schema_version VALUES (?)", [99])
+        store.execute("INSERT INTO schema_version VALUES (?)", [99])
     with pytest.raises(StoreError, match="update LLM Shield"):
         Store.open(path)
 

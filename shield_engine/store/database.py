@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["DatasetInfo", "RunInfo", "RunStatus", "Scores", "Store"]
+__all__ = ["DatasetInfo", "RunInfo", "RunStatus", "Scores", "Store", "utc_now"]
 
 
 class RunStatus:
@@ -214,7 +214,7 @@ class Store:
         store = cls(root, path, notice)
         try:
             store._migrate()
-            store._execute(
+            store.execute(
                 "UPDATE runs SET status = ? WHERE status = ?",
                 [RunStatus.INTERRUPTED, RunStatus.RUNNING],
             )
@@ -264,7 +264,7 @@ class Store:
             quarantined: How many rows could not be read.
             details: Mapping, label map, profile and quarantine report.
         """
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             known = cursor.execute(
                 "SELECT dataset_id FROM datasets WHERE name = ? AND task = ? AND content_hash = ? "
                 "AND NOT purged",
@@ -281,7 +281,7 @@ class Store:
                 "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, false, ?)",
                 [
                     dataset_id, name, (last[0] if last else 0) + 1, task.value, content_hash,
-                    len(rows), labelled, quarantined, source, json.dumps(details or {}), _now(),
+                    len(rows), labelled, quarantined, source, json.dumps(details or {}), utc_now(),
                 ],
             )  # fmt: skip
             cursor.register("incoming", rows)
@@ -297,7 +297,7 @@ class Store:
         """Return all dataset versions, newest first."""
         return [
             _dataset_info(row)
-            for row in self._fetch(f"SELECT {_DATASET_COLUMNS} ORDER BY created_at DESC, name")
+            for row in self.fetch(f"SELECT {_DATASET_COLUMNS} ORDER BY created_at DESC, name")
         ]
 
     def dataset(self, dataset_id: str) -> DatasetInfo:
@@ -306,7 +306,7 @@ class Store:
         Raises:
             UnknownNameError: There is none of that id.
         """
-        rows = self._fetch(f"SELECT {_DATASET_COLUMNS} WHERE dataset_id = ?", [dataset_id])
+        rows = self.fetch(f"SELECT {_DATASET_COLUMNS} WHERE dataset_id = ?", [dataset_id])
         if not rows:
             raise UnknownNameError(f"no dataset {dataset_id}; `shield runs` lists what is stored")
         return _dataset_info(rows[0])
@@ -317,7 +317,7 @@ class Store:
         Raises:
             StoreError: The dataset's texts were purged.
         """
-        rows = self._fetch(
+        rows = self.fetch(
             "SELECT row_index, text, text_sha256 FROM dataset_rows "
             "WHERE dataset_id = ? AND row_index >= ? AND row_index < ? ORDER BY row_index",
             [dataset_id, start, stop],
@@ -333,7 +333,7 @@ class Store:
         of the text, do not. The bytes of the texts leave the file when the store is next opened.
         """
         self.dataset(dataset_id)
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             cursor.execute("UPDATE dataset_rows SET text = NULL WHERE dataset_id = ?", [dataset_id])
             cursor.execute(
                 "UPDATE results SET spans = NULL, error = CASE WHEN error IS NULL THEN NULL "
@@ -353,7 +353,7 @@ class Store:
     def delete_dataset(self, dataset_id: str) -> None:
         """Drop a dataset with its runs and results."""
         self.dataset(dataset_id)
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             cursor.execute(
                 "DELETE FROM results WHERE run_id IN (SELECT run_id FROM runs WHERE dataset_id = ?)",
                 [dataset_id],
@@ -384,12 +384,12 @@ class Store:
     ) -> RunInfo:
         """Note a new run, in state running."""
         run_id = uuid.uuid4().hex[:12]
-        self._execute(
+        self.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, ?, NULL)",
             [
                 run_id, dataset.dataset_id, dataset.task.value, list(parts), model_id, variant,
                 model_sha256, json.dumps(settings), json.dumps(stamp), RunStatus.RUNNING, rows,
-                _now(),
+                utc_now(),
             ],
         )  # fmt: skip
         return self.run(run_id)
@@ -400,7 +400,7 @@ class Store:
         Raises:
             StoreError: The batch cannot be written (a full disk); nothing of it is kept.
         """
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             # fetchall, as DuckDB registers nothing while a result is unfinished.
             found = cursor.execute(
                 "SELECT d.purged FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
@@ -419,8 +419,8 @@ class Store:
 
     def set_status(self, run_id: str, status: str, error: str | None = None) -> None:
         """Move a run to another state."""
-        finished = None if status == RunStatus.RUNNING else _now()
-        self._execute(
+        finished = None if status == RunStatus.RUNNING else utc_now()
+        self.execute(
             "UPDATE runs SET status = ?, error = ?, finished_at = ? WHERE run_id = ?",
             [status, error, finished, run_id],
         )
@@ -428,7 +428,7 @@ class Store:
     def runs(self, dataset_id: str | None = None) -> list[RunInfo]:
         """Return runs, newest first, of one dataset or of all."""
         where, values = ("WHERE r.dataset_id = ?", [dataset_id]) if dataset_id else ("", [])
-        rows = self._fetch(f"SELECT {_RUN_COLUMNS} {where} ORDER BY r.started_at DESC", values)
+        rows = self.fetch(f"SELECT {_RUN_COLUMNS} {where} ORDER BY r.started_at DESC", values)
         return [_run_info(row) for row in rows]
 
     def run(self, run_id: str) -> RunInfo:
@@ -437,7 +437,7 @@ class Store:
         Raises:
             UnknownNameError: There is none of that id.
         """
-        rows = self._fetch(f"SELECT {_RUN_COLUMNS} WHERE r.run_id = ?", [run_id])
+        rows = self.fetch(f"SELECT {_RUN_COLUMNS} WHERE r.run_id = ?", [run_id])
         if not rows:
             raise UnknownNameError(f"no run {run_id}; `shield runs` lists what is stored")
         return _run_info(rows[0])
@@ -445,13 +445,13 @@ class Store:
     def delete_run(self, run_id: str) -> None:
         """Drop a run and its results."""
         self.run(run_id)
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             cursor.execute("DELETE FROM results WHERE run_id = ?", [run_id])
             cursor.execute("DELETE FROM runs WHERE run_id = ?", [run_id])
 
     def drop_errors(self, run_id: str) -> int:
         """Drop a run's errored rows so that resuming scores them again; return how many."""
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             row = cursor.execute(
                 "SELECT count(*) FROM results WHERE run_id = ? AND error IS NOT NULL", [run_id]
             ).fetchone()
@@ -460,7 +460,7 @@ class Store:
 
     def first_error(self, run_id: str) -> str | None:
         """Return the error of the first row that failed."""
-        rows = self._fetch(
+        rows = self.fetch(
             "SELECT error FROM results WHERE run_id = ? AND error IS NOT NULL "
             "ORDER BY row_index LIMIT 1",
             [run_id],
@@ -471,12 +471,12 @@ class Store:
         """Return the indexes of rows that have a result."""
         return {
             int(row[0])
-            for row in self._fetch("SELECT row_index FROM results WHERE run_id = ?", [run_id])
+            for row in self.fetch("SELECT row_index FROM results WHERE run_id = ?", [run_id])
         }
 
     def results(self, run_id: str, indexes: Sequence[int]) -> list[dict[str, Any]]:
         """Return whole result rows of the given row indexes."""
-        table = self._arrow(
+        table = self.arrow(
             "SELECT * FROM results WHERE run_id = ? AND row_index IN (SELECT unnest(?::BIGINT[])) "
             "ORDER BY row_index",
             [run_id, list(indexes)],
@@ -487,7 +487,7 @@ class Store:
     def scores(self, run_id: str) -> Scores:
         """Return a run's scores and timings as arrays."""
         run = self.run(run_id)
-        table = self._arrow(
+        table = self.arrow(
             """
             SELECT s.row_index, d.row_id, coalesce(d.label, -1)::BIGINT AS label, d.chars,
                 s.heuristic, s.model, s.normalise_ms, s.rules_ms, s.tokenize_ms, s.infer_ms,
@@ -524,7 +524,7 @@ class Store:
 
     def slices(self, dataset_id: str, name: str) -> NDArray[np.object_]:
         """Return the value of slice column `name` for each row, in row order ('' where absent)."""
-        table = self._arrow(
+        table = self.arrow(
             "SELECT coalesce(slices ->> ?, '') AS value FROM dataset_rows "
             "WHERE dataset_id = ? ORDER BY row_index",
             [f'$."{name}"', dataset_id],
@@ -534,7 +534,7 @@ class Store:
 
     def groups(self, dataset_id: str) -> NDArray[np.object_] | None:
         """Return the group of each row, in row order, or `None` if the dataset has none."""
-        table = self._arrow(
+        table = self.arrow(
             "SELECT group_id FROM dataset_rows WHERE dataset_id = ? ORDER BY row_index",
             [dataset_id],
         )
@@ -542,6 +542,16 @@ class Store:
             return None
         values: NDArray[np.object_] = table["group_id"].to_numpy()
         return values
+
+    def row_hashes(self, run_id: str) -> list[tuple[str, int | None]]:
+        """Return (text SHA-256, label) of each scored row, in row order."""
+        rows = self.fetch(
+            "SELECT d.text_sha256, d.label FROM results s JOIN runs r USING (run_id) "
+            "JOIN dataset_rows d ON d.dataset_id = r.dataset_id AND d.row_index = s.row_index "
+            "WHERE s.run_id = ? ORDER BY s.row_index",
+            [run_id],
+        )
+        return [(digest, label) for digest, label in rows]
 
     def page(
         self,
@@ -570,7 +580,7 @@ class Store:
         if search:
             conditions.append("contains(lower(d.text), lower(?))")
             values.append(search)
-        table = self._arrow(
+        table = self.arrow(
             f"""
             SELECT d.row_index, d.row_id, d.text, d.label, d.group_id, d.slices, d.chars,
                 s.heuristic, s.model, s.rules, s.spans, s.window_start, s.window_end, s.windows,
@@ -589,13 +599,13 @@ class Store:
         """Return a run whole, as (dataset, dataset rows, run, results) tables."""
         run = self.run(run_id)
         return (
-            self._arrow("SELECT * FROM datasets WHERE dataset_id = ?", [run.dataset_id]),
-            self._arrow(
+            self.arrow("SELECT * FROM datasets WHERE dataset_id = ?", [run.dataset_id]),
+            self.arrow(
                 "SELECT * FROM dataset_rows WHERE dataset_id = ? ORDER BY row_index",
                 [run.dataset_id],
             ),
-            self._arrow("SELECT * FROM runs WHERE run_id = ?", [run_id]),
-            self._arrow("SELECT * FROM results WHERE run_id = ? ORDER BY row_index", [run_id]),
+            self.arrow("SELECT * FROM runs WHERE run_id = ?", [run_id]),
+            self.arrow("SELECT * FROM results WHERE run_id = ? ORDER BY row_index", [run_id]),
         )
 
     def add_run_tables(self, tables: Sequence[pa.Table]) -> RunInfo:
@@ -607,7 +617,7 @@ class Store:
         dataset, rows, run, results = tables
         run_id = run["run_id"][0].as_py()
         info = _dataset_info([dataset[name][0].as_py() for name in _DATASET_FIELDS])
-        if self._fetch("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
+        if self.fetch("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
             return self.run(run_id)
         known = self.add_dataset(
             info.name,
@@ -620,7 +630,7 @@ class Store:
             quarantined=info.quarantined,
             details=info.details,
         )
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             for table, content in (("runs", run), ("results", results)):
                 cursor.register("incoming", content)
                 cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
@@ -635,8 +645,9 @@ class Store:
     def add_benchmark(self, document: Mapping[str, Any]) -> str:
         """Keep a benchmark's document and return its id."""
         benchmark_id = uuid.uuid4().hex[:12]
-        self._execute(
-            "INSERT INTO benchmarks VALUES (?, ?, ?)", [benchmark_id, json.dumps(document), _now()]
+        self.execute(
+            "INSERT INTO benchmarks VALUES (?, ?, ?)",
+            [benchmark_id, json.dumps(document), utc_now()],
         )
         return benchmark_id
 
@@ -644,7 +655,7 @@ class Store:
         """Return (id, time, document) of all benchmarks, newest first."""
         return [
             (name, when, json.loads(document))
-            for name, document, when in self._fetch(
+            for name, document, when in self.fetch(
                 "SELECT benchmark_id, document, created_at FROM benchmarks ORDER BY created_at DESC"
             )
         ]
@@ -653,7 +664,7 @@ class Store:
 
     def compact(self) -> None:
         """Write the log into the file; freed space is used again by later rows."""
-        self._execute("CHECKPOINT", [])
+        self.execute("CHECKPOINT", [])
 
     def backup(self, target: Path) -> Path:
         """Copy the whole store to a new file.
@@ -683,10 +694,10 @@ class Store:
     def counts(self) -> dict[str, int]:
         """Return the number of rows of each table."""
         tables = ("datasets", "dataset_rows", "runs", "results", "policies", "benchmarks")
-        return {table: int(self._fetch(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+        return {table: int(self.fetch(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
 
     def _migrate(self) -> None:
-        with self._writing() as cursor:
+        with self.writing() as cursor:
             cursor.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
             row = cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
             applied = int(row[0]) if row else 0
@@ -706,15 +717,18 @@ class Store:
             cursor = self._local.cursor = self._root.cursor()
         return cursor
 
-    def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query, on this thread's cursor."""
         with _reading():
             return self._cursor().execute(query, list(values)).fetchall()
 
-    def _arrow(self, query: str, values: Sequence[Any] = ()) -> Any:
+    def arrow(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Return the result of a query as an Arrow table."""
         with _reading():
             return self._cursor().sql(query, params=list(values)).to_arrow_table()
 
-    def _execute(self, query: str, values: Sequence[Any]) -> None:
+    def execute(self, query: str, values: Sequence[Any]) -> None:
+        """Run one statement that writes."""
         with self._write:
             try:
                 self._cursor().execute(query, list(values))
@@ -722,7 +736,7 @@ class Store:
                 raise _write_error(error) from error
 
     @contextmanager
-    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One transaction on this thread's cursor; one writer at a time."""
         with self._write:
             cursor = self._cursor()
@@ -838,8 +852,8 @@ def _run_info(row: Sequence[Any]) -> RunInfo:
     return RunInfo(*values)
 
 
-def _now() -> datetime:
-    """The time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
+def utc_now() -> datetime:
+    """Return the time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 

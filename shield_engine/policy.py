@@ -1,0 +1,311 @@
+"""A policy: what was decided on (mode, threshold, bands, model), and on what evidence.
+
+Saved in the store under a name and version, exported as `shield.toml`, loaded by the library and
+the command. Hides the file format.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
+from shield_engine.errors import ConfigError
+from shield_engine.types import LABELS, Mode, Task, Variant
+
+__all__ = ["FORMAT", "Policy", "policy_differences", "read_policies", "write_policies"]
+
+FORMAT = 1
+"""Version of the file format; a file of a later one is refused."""
+
+_SENTIMENT_LABELS = ("neutral", "positive")
+_DOCUMENT_KEYS = (
+    "name", "version", "task", "mode", "threshold", "bands", "model", "rules_version",
+    "allowed_labels", "note", "evidence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one scanner decides, by name and version.
+
+    Attributes:
+        name: Shown to users; versions of one name follow one another.
+        task: Whose scanner.
+        mode: Which parts decide.
+        threshold: A text is flagged if its score is at least this; `None` where the most probable
+            of three labels decides.
+        bands: Where hybrid stops asking the model.
+        model_id: Registry id of the model the threshold was chosen for; `None` for heuristics.
+        variant: Its precision.
+        model_sha256: Its file; another file's scores make the threshold void.
+        rules_version: Rule set the threshold was chosen with.
+        allowed_labels: Sentiment: labels that pass.
+        version: Set by the store, from 1; 0 while unsaved.
+        note: Why, in the user's words.
+        evidence: What the choice rests on: run, rows, split, figures; plain JSON.
+    """
+
+    name: str
+    task: Task
+    mode: Mode
+    threshold: float | None
+    bands: Bands = field(default_factory=Bands)
+    model_id: str | None = None
+    variant: Variant | None = None
+    model_sha256: str | None = None
+    rules_version: str | None = None
+    allowed_labels: tuple[str, ...] = _SENTIMENT_LABELS
+    version: int = 0
+    note: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"a policy needs a name on one line, got {self.name!r}")
+        if self.threshold is not None:
+            check_share(f"threshold of policy {self.name}", self.threshold)
+        elif self.task is not Task.SENTIMENT:
+            raise ConfigError(f"policy {self.name} ({self.task.value}) needs a threshold")
+        unknown = [name for name in self.allowed_labels if name not in LABELS[Task.SENTIMENT]]
+        if unknown:
+            raise ConfigError(
+                f"policy {self.name} allows unknown label {', '.join(unknown)}; "
+                f"there are {', '.join(LABELS[Task.SENTIMENT])}"
+            )
+        if self.mode is not Mode.HEURISTIC and (self.model_id is None or self.variant is None):
+            raise ConfigError(
+                f"policy {self.name} is of mode {self.mode.value} and must name model and variant"
+            )
+
+    @property
+    def title(self) -> str:
+        """Name and version, as shown to users."""
+        return f"{self.name} v{self.version}" if self.version else f"{self.name} (unsaved)"
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Return the policy that `as_document` gave.
+
+        Raises:
+            ConfigError: A key is unknown or missing, or a value cannot be used.
+        """
+        unknown = sorted(set(document) - set(_DOCUMENT_KEYS))
+        if unknown:
+            raise ConfigError(
+                f"a policy has no {', '.join(unknown)}; it knows {', '.join(_DOCUMENT_KEYS)}"
+            )
+        missing = [
+            key for key in ("name", "task", "mode") if not isinstance(document.get(key), str)
+        ]
+        if missing:
+            raise ConfigError(f"a policy needs {', '.join(missing)} as text")
+        name = document["name"]
+        model = _table(name, "model", document.get("model", {}), {"id", "variant", "sha256"})
+        bands = _table(name, "bands", document.get("bands", {}), {"upper", "lower"})
+        labels = document.get("allowed_labels", list(_SENTIMENT_LABELS))
+        if not isinstance(labels, Sequence) or isinstance(labels, str):
+            raise ConfigError(f"policy {name}: allowed_labels is a list of labels, got {labels!r}")
+        evidence = document.get("evidence", {})
+        if not isinstance(evidence, Mapping):
+            raise ConfigError(f"policy {name}: evidence is a table, got {evidence!r}")
+        version = document.get("version", 0)
+        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+            raise ConfigError(f"policy {name}: version {version!r} is no whole number from 0")
+        upper = _number(name, "bands.upper", bands.get("upper", Bands().upper))
+        variant = model.get("variant")
+        return cls(
+            name=name,
+            task=check_task(document["task"]),
+            mode=_one_of(name, "mode", document["mode"], Mode),
+            threshold=_number(name, "threshold", document.get("threshold")),
+            bands=Bands(
+                Bands().upper if upper is None else upper,
+                _number(name, "bands.lower", bands.get("lower")),
+            ),
+            model_id=_text(name, "model.id", model.get("id")),
+            variant=None if variant is None else _one_of(name, "variant", variant, Variant),
+            model_sha256=_text(name, "model.sha256", model.get("sha256")),
+            rules_version=_text(name, "rules_version", document.get("rules_version")),
+            allowed_labels=tuple(str(label) for label in labels),
+            version=version,
+            note=_text(name, "note", document.get("note")) or "",
+            evidence=dict(evidence),
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the policy as plain JSON and TOML values; what is `None` is left out."""
+        document: dict[str, Any] = {
+            "name": self.name,
+            "version": self.version,
+            "task": self.task.value,
+            "mode": self.mode.value,
+            "threshold": self.threshold,
+            "bands": _kept({"upper": self.bands.upper, "lower": self.bands.lower})
+            if self.mode is Mode.HYBRID
+            else None,
+            "model": _kept(
+                {
+                    "id": self.model_id,
+                    "variant": None if self.variant is None else self.variant.value,
+                    "sha256": self.model_sha256,
+                }
+            )
+            or None,
+            "rules_version": self.rules_version,
+            "allowed_labels": list(self.allowed_labels) if self.task is Task.SENTIMENT else None,
+            "note": self.note or None,
+            "evidence": _plain(self.evidence) or None,
+        }
+        return _kept(document)
+
+    def scanner_config(self) -> ScannerConfig:
+        """Return the settings of a scanner that obeys this policy, and never falls back."""
+        if self.mode is Mode.HEURISTIC:
+            ml = MLConfig.disabled()
+        else:
+            ml = MLConfig(
+                enabled=True,
+                variant=self.variant,
+                threshold=None,
+                use_fallback=False,
+                model_id=self.model_id,
+            )
+        return ScannerConfig(
+            mode=self.mode,
+            ml=ml,
+            threshold=self.threshold,
+            bands=self.bands,
+            allowed_labels=self.allowed_labels,
+        )
+
+
+def policy_differences(first: Policy, second: Policy) -> list[tuple[str, str, str]]:
+    """Return (what, in the first, in the second) of each thing that two policies decide apart.
+
+    Evidence is compared by its leaves, named with dots.
+    """
+    before, after = _leaves(first.as_document()), _leaves(second.as_document())
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        (name, before.get(name, "-"), after.get(name, "-"))
+        for name in names
+        if before.get(name, "-") != after.get(name, "-")
+    ]
+
+
+def read_policies(path: Path) -> dict[Task, Policy]:
+    """Read a `shield.toml`: one policy a task.
+
+    Raises:
+        ConfigError: The file is missing, no TOML, of a later format, or a policy is unfit.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"policy file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy file {path} is no TOML: {error}") from error
+    found = document.pop("format", None)
+    if found != FORMAT:
+        raise ConfigError(f"policy file {path} has format {found!r}, this program reads {FORMAT}")
+    policies = {}
+    for key, table in document.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"policy file {path}: {key} is no table such as [prompt_injection]")
+        try:
+            task = check_task(key)
+            policy = Policy.from_document({"task": key} | table)
+        except ConfigError as error:
+            raise ConfigError(f"policy file {path}, [{key}]: {error}") from error
+        if policy.task is not task:
+            raise ConfigError(f"policy file {path}: [{key}] holds a policy for {policy.task.value}")
+        policies[task] = policy
+    if not policies:
+        raise ConfigError(f"policy file {path} holds no policy such as [prompt_injection]")
+    return policies
+
+
+def write_policies(policies: Sequence[Policy]) -> str:
+    """Return the text of a `shield.toml` with these policies, one a task.
+
+    Raises:
+        ConfigError: Two policies are for one task.
+    """
+    import tomli_w
+
+    document: dict[str, Any] = {"format": FORMAT}
+    for policy in policies:
+        if policy.task.value in document:
+            raise ConfigError(f"a policy file holds one policy a task; two are {policy.task.value}")
+        table = policy.as_document()
+        del table["task"]
+        document[policy.task.value] = table
+    head = "# An LLM Shield policy. Load it with Shield.from_policy, shield scan --policy,\n"
+    head += "# shield eval --policy or shield gate --policy.\n\n"
+    return head + tomli_w.dumps(document)
+
+
+def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Return evidence without what TOML cannot hold: `None` and NaN are left out."""
+    if isinstance(value, Mapping):
+        plain = {str(name): _plain(item) for name, item in value.items()}
+        return {name: item for name, item in plain.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [item for item in map(_plain, value) if item is not None]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"evidence holds plain values, got {type(value).__name__}")
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            found[f"{prefix}{name}"] = ", ".join(map(str, value))
+        else:
+            found[f"{prefix}{name}"] = str(value)
+    return found
+
+
+def _table(policy: str, key: str, value: Any, known: set[str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or set(value) - known:
+        raise ConfigError(
+            f"policy {policy}: {key} is a table of {', '.join(sorted(known))}, got {value!r}"
+        )
+    return value
+
+
+def _number(policy: str, key: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"policy {policy}: {key} is a number, got {value!r}")
+    return float(value)
+
+
+def _text(policy: str, key: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"policy {policy}: {key} is text, got {value!r}")
+    return value
+
+
+def _one_of(policy: str, key: str, value: Any, kind: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"policy {policy}: unknown {key} {value!r}; choose one of {', '.join(kind)}"
+        ) from error
