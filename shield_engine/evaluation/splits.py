@@ -1,0 +1,242 @@
+"""Chosen on one part of the rows, reported on the other: splits and the optimism of a choice.
+
+A threshold that was chosen on some rows looks better on them than on new ones. Two answers: hold
+half of the rows back for the report, or estimate the optimism by resampling (Efron 1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shield_engine.evaluation.curves import ThresholdSweep
+from shield_engine.evaluation.statistics import Interval, clopper_pearson_bounds
+from shield_engine.evaluation.thresholds import Choice, Rule, ScoreColumn
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Optimism", "SplitReport", "choose_and_report", "optimism", "split"]
+
+_MOST_CUTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """A choice on one part of the rows and what it gives on the other.
+
+    Attributes:
+        choice: On the choosing rows.
+        choosing: Rows it was chosen on.
+        reporting: The other rows, never seen by the choice.
+        units: Groups (or distinct texts) that were dealt out whole.
+        chosen: The rule's objective on the choosing rows; `None` without a threshold.
+        reported: The same on the reporting rows.
+        gap: `chosen` - `reported`; what choosing and reporting on the same rows would flatter by.
+    """
+
+    choice: Choice
+    choosing: ScoreColumn
+    reporting: ScoreColumn
+    units: int
+    chosen: float | None
+    reported: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Optimism:
+    """How much better a choice looks on its own rows than on new ones, by resampling.
+
+    Attributes:
+        value: Mean of (objective on the resample - objective on the rows) over resamples; `None`
+            if the rule finds no threshold in most of them.
+        interval: 2.5% and 97.5% quantiles of that difference.
+        apparent: The objective where it was chosen, on all rows.
+        corrected: `apparent` - `value`.
+        thresholds: 2.5% and 97.5% quantiles of the threshold that is chosen.
+        resamples: How many found a threshold.
+        unfound: How many did not.
+    """
+
+    value: float | None
+    interval: Interval | None
+    apparent: float | None
+    corrected: float | None
+    thresholds: Interval | None
+    resamples: int
+    unfound: int
+
+
+def split(
+    units: ArrayLike, labels: ArrayLike, *, seed: int = 7, share: float = 0.5
+) -> NDArray[np.bool_]:
+    """Return which rows the choice is made on; the others are for the report.
+
+    Whole units (groups, or equal texts) go to one side. Units with a risky row and units without
+    are dealt out separately, so that both sides have about the same share of risky rows.
+
+    Args:
+        units: What each row belongs to, any sortable values, shape (n,).
+        labels: 1 for risky rows, 0 for harmless ones, shape (n,).
+        seed: Decides which units go where.
+        share: Of the rows of each kind that the choice may see.
+    """
+    codes = np.unique(np.asarray(units), return_inverse=True)[1].reshape(-1)
+    truth = np.asarray(labels)
+    sizes = np.bincount(codes)
+    has_risky = np.bincount(codes, weights=truth == 1) > 0
+    generator = np.random.default_rng(seed)
+    taken = np.zeros(len(sizes), dtype=bool)
+    for kind in (False, True):
+        members = np.flatnonzero(has_risky == kind)
+        members = members[generator.permutation(len(members))]
+        # Large units first would be more even, but then the seed would not decide.
+        before = np.cumsum(sizes[members]) - sizes[members]
+        taken[members] = before < share * sizes[members].sum() - sizes[members] / 2 + 1e-9
+    rows: NDArray[np.bool_] = taken[codes]
+    return rows
+
+
+def choose_and_report(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    units: ArrayLike,
+    rule: Rule,
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    share: float = 0.5,
+) -> SplitReport:
+    """Choose on one part of the rows and report on the other; see `split`."""
+    truth, risk, names = np.asarray(labels), np.asarray(scores), np.asarray(units)
+    chosen = split(names, truth, seed=seed, share=share)
+    sides = [
+        ScoreColumn.of(
+            truth[rows], risk[rows], None if groups is None else np.asarray(groups)[rows]
+        )
+        for rows in (chosen, ~chosen)
+    ]
+    choosing, reporting = sides
+    choice = rule.choose(choosing)
+    before = after = None
+    if choice.threshold is not None:
+        before = float(rule.objective(choosing.at(choice.threshold))[0])
+        if len(reporting.risky) and len(reporting.harmless):
+            after = float(rule.objective(reporting.at(choice.threshold))[0])
+    return SplitReport(
+        choice, choosing, reporting, len(np.unique(names)), before, after,
+        None if before is None or after is None else before - after,
+    )  # fmt: skip
+
+
+def optimism(
+    column: ScoreColumn, rule: Rule, *, resamples: int = 200, seed: int = 7
+) -> Optimism:  # fmt: skip
+    """Estimate the optimism of choosing on all rows (Efron 1983), with its spread.
+
+    Each resample keeps the number of rows of each class (whole groups are drawn where there are
+    groups); the rule chooses on it, and its objective there is compared with the one that the same
+    threshold has on all rows. Above a thousand distinct scores a thousand cuts stand for them.
+    """
+    apparent_choice = rule.choose(column)
+    if apparent_choice.threshold is None:
+        return Optimism(None, None, None, None, None, 0, 0)
+    apparent = float(rule.objective(column.at(apparent_choice.threshold))[0])
+    cuts = column.drawn(_MOST_CUTS).thresholds
+    generator = np.random.default_rng(seed)
+    risky = _drawn_counts(column.risky, column.risky_groups, cuts, resamples, generator)
+    harmless = _drawn_counts(column.harmless, column.harmless_groups, cuts, resamples, generator)
+    here = rule.objective(column.at(cuts))
+    gaps, found = [], []
+    for tp, fp in zip(risky, harmless, strict=True):
+        place = _pick(rule, cuts, tp, fp)
+        if place < 0:
+            continue
+        found.append(float(cuts[place]))
+        gaps.append(float(rule.objective(_sweep(cuts, tp, fp))[place] - here[place]))
+    if 2 * len(gaps) < resamples:
+        return Optimism(None, None, apparent, None, None, len(gaps), resamples - len(gaps))
+    value = float(np.mean(gaps))
+    return Optimism(
+        value=value,
+        interval=Interval(*map(float, np.quantile(gaps, [0.025, 0.975]))),
+        apparent=apparent,
+        corrected=apparent - value,
+        thresholds=Interval(*map(float, np.quantile(found, [0.025, 0.975]))),
+        resamples=len(gaps),
+        unfound=resamples - len(gaps),
+    )
+
+
+def _drawn_counts(
+    side: Floats,
+    groups: NDArray[np.int64] | None,
+    cuts: Floats,
+    resamples: int,
+    generator: np.random.Generator,
+) -> Floats:
+    """Return how many rows of each resample of one class reach each cut, shape (resamples, cuts).
+
+    The last column counts all rows.
+    """
+    # Bin b holds the rows whose highest reached cut is b; the last bin reaches none.
+    bins = len(cuts) - np.searchsorted(cuts[::-1], side, side="right")
+    width = len(cuts) + 1
+    if groups is None:
+        share = np.bincount(bins, minlength=width) / max(len(side), 1)
+        drawn = generator.multinomial(len(side), share, resamples) if len(side) else np.zeros(
+            (resamples, width), dtype=np.int64
+        )  # fmt: skip
+    else:
+        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        n_groups = int(codes.max(initial=-1)) + 1
+        drawn = np.zeros((resamples, width), dtype=np.int64)
+        for number in range(resamples if n_groups else 0):
+            times = np.bincount(generator.integers(0, n_groups, n_groups), minlength=n_groups)
+            drawn[number] = np.bincount(bins, weights=times[codes], minlength=width)
+    counts: Floats = np.cumsum(drawn, axis=1).astype(np.float64)
+    return counts
+
+
+def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:
+    tp, fp = risky[:-1].astype(np.int64), harmless[:-1].astype(np.int64)
+    return ThresholdSweep(
+        cuts, tp=tp, fp=fp, fn=int(risky[-1]) - tp, tn=int(harmless[-1]) - fp
+    )  # fmt: skip
+
+
+def _pick(rule: Rule, cuts: Floats, risky: Floats, harmless: Floats) -> int:
+    """Return the place of the cut that the rule would choose on these counts, -1 for none."""
+    sweep = _sweep(cuts, risky, harmless)
+    if rule.kind in {"f1", "balanced_accuracy", "cost"}:
+        values = rule.objective(sweep)
+        place = int(np.argmax(values))
+        return -1 if rule.kind == "cost" and values[place] <= 0 else place
+    fits = _fits(rule, sweep)
+    if not fits.any():
+        return -1
+    # Recall and FPR rise together from cut to cut.
+    places = np.flatnonzero(fits)
+    return int(places[0] if rule.kind == "recall" else places[-1])
+
+
+def _fits(rule: Rule, sweep: ThresholdSweep) -> NDArray[np.bool_]:
+    harmless, risky = sweep.fp + sweep.tn, sweep.tp + sweep.fn
+    if rule.kind == "fpr":
+        upper = clopper_pearson_bounds(sweep.fp, harmless, rule.confidence, "upper")[1]
+        return np.asarray(upper <= rule.limit)
+    if rule.kind == "recall":
+        lower = clopper_pearson_bounds(sweep.tp, risky, rule.confidence, "lower")[0]
+        return np.asarray(lower >= rule.limit)
+    each = (1 + rule.confidence) / 2
+    recall = clopper_pearson_bounds(sweep.tp, risky, each, "lower")[0]
+    fpr = clopper_pearson_bounds(sweep.fp, harmless, each, "upper")[1]
+    flagged = rule.prevalence * recall + (1 - rule.prevalence) * fpr
+    precision = np.divide(rule.prevalence * recall, flagged, out=np.zeros_like(flagged),
+                          where=flagged > 0)  # fmt: skip
+    return np.asarray(precision >= rule.limit)
