@@ -1,11 +1,12 @@
-"""What the Compare page says, computed: the verdict in words, the lattice, the tables.
+"""What the Compare page offers and says: candidates to choose from, tables of what was compared.
 
-Pure: stored scores and figures in, sentences and frames out.
+Pure: stored runs, policies and comparisons in, options and frames out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,258 +14,442 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard.components import METRIC_TITLES, MODE_TITLES, figure_text, milliseconds, percent
-from shield_engine.evaluation.evaluate import ModeEvaluation, ModeView
-from shield_engine.evaluation.metrics import (
-    Figure,
-    confusion,
-    paired_binary_metrics,
-    paired_multiclass_metrics,
-)
+from dashboard.components import visible as shown
+from shield_engine.errors import ConfigError
+from shield_engine.evaluation.breakdown import Lattice, SliceRow, SliceTable, SliceTest
+from shield_engine.evaluation.candidates import Candidate, of_policy
+from shield_engine.evaluation.compare import Comparison, Pair, Standing
+from shield_engine.evaluation.evaluate import ModeView, available_modes
+from shield_engine.evaluation.metrics import Figure, confusion
+from shield_engine.evaluation.paired import LatencyRatio, PairTest
+from shield_engine.evaluation.verdict import about
+from shield_engine.policy import Policy
+from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 
 __all__ = [
     "BINARY_NAMES",
     "MULTICLASS_NAMES",
-    "cache_frame",
+    "SCOPE_TITLES",
+    "Option",
+    "change_frame",
+    "delta_frame",
+    "evidence_frame",
     "figure_frame",
-    "headline_metric",
+    "frontier_frame",
+    "headline",
     "latency_frame",
-    "lattice",
+    "lattice_frame",
+    "load_frame",
     "matrix_of",
     "metric_names",
-    "verdict",
+    "mode_options",
+    "points_text",
+    "policy_options",
+    "ratio_text",
+    "run_options",
+    "slice_frame",
+    "slice_note",
+    "standing_frame",
 ]
 
-BINARY_NAMES = ("accuracy", "precision", "recall", "f1", "fpr", "roc_auc")
+BINARY_NAMES = ("recall", "fpr", "precision", "f1", "accuracy", "roc_auc")
 MULTICLASS_NAMES = ("accuracy", "macro_f1", "macro_recall", "mcc")
 
+SCOPE_TITLES: Mapping[str, str] = {
+    "all": "all rows",
+    "risky": "risky rows (misses)",
+    "harmless": "harmless rows (false alarms)",
+}
 
-def metric_names(view: ModeView) -> tuple[str, ...]:
-    """Return the metrics that a set of these classes has."""
-    return BINARY_NAMES if view.risk is not None else MULTICLASS_NAMES
-
-
-def headline_metric(view: ModeView) -> str:
-    """Return the metric a set is decided on: F1, macro F1, or accuracy where one class is absent."""
-    if view.risk is None:
-        return "macro_f1"
-    present = set(view.labels[view.counts].tolist())
-    return "f1" if len(present) == 2 else "accuracy"
+_NOT_POINTS = frozenset({"mcc"})
 
 
-def verdict(
-    views: Mapping[Mode, ModeView], evaluations: Mapping[Mode, ModeEvaluation], seed: int = 7
-) -> str:
-    """Return which mode is best in one or two sentences, as far as these rows can tell.
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One candidate to choose.
 
-    The best mode is compared with each other on the same resamples of the same rows; a mode whose
-    interval of the difference holds 0 is not called worse.
+    Attributes:
+        key: What widgets and links carry: `mode:hybrid`, `policy:strict:2`, `run:1a2b:ml`.
+        label: What the list of choices shows.
+        candidate: What is compared, with its short title.
     """
-    if len(views) < 2:
-        return "This run scored one part only; score both to compare modes."
-    name = headline_metric(next(iter(views.values())))
-    title = METRIC_TITLES[name]
-    ranked = sorted(views, key=lambda mode: -(evaluations[mode].metrics[name].value or 0.0))
-    best = ranked[0]
-    rows = np.logical_and.reduce([view.counts for view in views.values()])
-    n = int(rows.sum())
-    beaten: list[tuple[Mode, Figure]] = []
-    undecided: list[tuple[Mode, Figure]] = []
-    for mode in ranked[1:]:
-        difference = _difference(views[mode], views[best], rows, name, seed)
-        is_decided = difference.low is not None and difference.low > 0
-        (beaten if is_decided else undecided).append((mode, difference))
-    head = (
-        f"On these {n:,} rows {MODE_TITLES[best]} has the highest {title}, "
-        f"{figure_text(name, evaluations[best].metrics[name])}."
-    )
-    parts = [head]
-    if beaten:
-        parts.append(
-            "It is ahead of "
-            + _listed(
-                f"{MODE_TITLES[mode]} by {percent(d.value)[:-1]} points "
-                f"({_points(d.low)} to {_points(d.high)})"
-                for mode, d in beaten
+
+    key: str
+    label: str
+    candidate: Candidate
+
+
+# --- what can be compared -------------------------------------------------------------------
+
+
+def mode_options(run: RunInfo, thresholds: Mapping[str, float]) -> list[Option]:
+    """Return the modes of a run, each at its balanced threshold."""
+    return [
+        Option(
+            f"mode:{mode.value}",
+            MODE_TITLES[mode],
+            Candidate(run.run_id, mode, thresholds.get(mode.value), title=MODE_TITLES[mode]),
+        )
+        for mode in available_modes(run)
+    ]
+
+
+def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Option], list[str]]:
+    """Return the policies that a run's scores can judge, and why the task's others cannot be."""
+    options, reasons = [], []
+    for policy in policies:
+        if policy.task is not run.task:
+            continue
+        try:
+            found = of_policy(policy, run)
+        except ConfigError as error:
+            reasons.append(str(error))
+            continue
+        title = f"Policy {shown(policy.title)}"
+        candidate = Candidate(run.run_id, found.mode, found.threshold, found.bands, title)
+        label = f"{title} ({MODE_TITLES[policy.mode]}, {_threshold_text(policy.threshold)})"
+        options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate))
+    return options, reasons
+
+
+def run_options(
+    run: RunInfo,
+    others: Iterable[RunInfo],
+    datasets: Mapping[str, str],
+    thresholds_of: Callable[[RunInfo], Mapping[str, float]],
+) -> list[Option]:
+    """Return the modes of other runs of the same task, those over the same dataset first."""
+    fitting = [
+        other
+        for other in others
+        if other.task is run.task and other.run_id != run.run_id and other.rows_done
+    ]
+    fitting.sort(key=lambda other: other.dataset_id != run.dataset_id)
+    options = []
+    for other in fitting:
+        thresholds = thresholds_of(other)
+        model = f"{other.model_id} {other.variant}, " if other.model_id else ""
+        dataset = shown(datasets.get(other.dataset_id, other.dataset_id))
+        for mode in available_modes(other):
+            title = f"{MODE_TITLES[mode]} of run {other.run_id[:6]}"
+            options.append(
+                Option(
+                    f"run:{other.run_id}:{mode.value}",
+                    f"{title} ({shown(model)}{dataset})",
+                    Candidate(other.run_id, mode, thresholds.get(mode.value), title=title),
+                )
             )
-            + "."
-        )
-    if undecided:
-        names = _listed(MODE_TITLES[mode] for mode, _ in undecided)
-        is_same = all(d.value == 0 and d.low is None for _, d in undecided)
-        parts.append(
-            f"{names} gave the same verdicts."
-            if is_same
-            else f"Between it and {names} these rows do not decide."
-        )
-    price = _price(best, evaluations)
-    return " ".join([*parts, price] if price else parts)
+    return options
 
 
-def _price(best: Mode, evaluations: Mapping[Mode, ModeEvaluation]) -> str:
-    """Return what the best mode costs in false alarms, where another has fewer."""
-    rates = {
-        mode: result.metrics["fpr"]
-        for mode, result in evaluations.items()
-        if result.metrics["fpr"].value is not None
-    }
-    if best not in rates:
-        return ""
-    lowest = min(rates, key=lambda mode: rates[mode].value or 0.0)
-    if rates[lowest].value == rates[best].value:
-        return ""
-    return (
-        f"Its false positive rate is {figure_text('fpr', rates[best])}; the lowest is "
-        f"{MODE_TITLES[lowest]}'s {figure_text('fpr', rates[lowest])}."
-    )
+def _threshold_text(threshold: float | None) -> str:
+    return "most probable label" if threshold is None else f"threshold {threshold:g}"
 
 
-def _difference(
-    first: ModeView, second: ModeView, rows: NDArray[np.bool_], name: str, seed: int
-) -> Figure:
-    if first.risk is not None and second.risk is not None:
-        figures = paired_binary_metrics(
-            first.labels[rows],
-            first.risk[rows],
-            second.risk[rows],
-            first.threshold or 0.0,
-            second.threshold or 0.0,
-            seed=seed,
-        )
-    else:
-        figures = paired_multiclass_metrics(
-            first.labels[rows],
-            first.probabilities[rows],
-            second.probabilities[rows],
-            first.label_names,
-            seed=seed,
-        )
-    return figures[name]
+def metric_names(comparison: Comparison) -> tuple[str, ...]:
+    """Return the metrics that a set of these classes has."""
+    return BINARY_NAMES if len(comparison.label_names) == 2 else MULTICLASS_NAMES
 
 
-def _points(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:.1f}"
+# --- what is said ---------------------------------------------------------------------------
 
 
-def _listed(items: Any) -> str:
-    items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def headline(comparison: Comparison) -> str:
+    """Return who leads, and the verdict on the lead against the baseline."""
+    if comparison.winner is None:
+        return comparison.verdict
+    best = comparison.standings[comparison.winner]
+    figure = figure_text(comparison.metric, best.metrics[comparison.metric])
+    rows = "this 1 row" if comparison.n == 1 else f"these {comparison.n:,} rows"
+    head = f"On {rows} {best.title} has the highest {METRIC_TITLES[comparison.metric]}, {figure}."
+    if len(comparison.standings) == 1:
+        return f"{head} There is nothing else to compare it with: choose another candidate."
+    return f"{head} {comparison.verdict}"
 
 
-def figure_frame(evaluations: Mapping[Mode, ModeEvaluation]) -> pd.DataFrame:
-    """Return every metric of every mode as numbers: value, interval, n, method, reason."""
+def points_text(name: str, figure: Figure) -> str:
+    """Return a difference with its interval, in points: "+3.1 (+1.2 to +5.0)"."""
+    if figure.value is None:
+        return "-"
+    scale, digits = (1, 3) if name in _NOT_POINTS else (100, 1)
+    text = f"{scale * figure.value:+.{digits}f}"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({scale * figure.low:+.{digits}f} to {scale * figure.high:+.{digits}f})"
+
+
+def ratio_text(ratio: LatencyRatio) -> str:
+    """Return a latency ratio with its interval: "2.1 x (1.9-2.4)"."""
+    if ratio.ratio is None:
+        return "-"
+    text = f"{ratio.ratio:.3g} x"
+    if ratio.low is None or ratio.high is None:
+        return text
+    return f"{text} ({ratio.low:.3g}-{ratio.high:.3g})"
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def standing_frame(comparison: Comparison, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row a candidate: each metric with its interval, its threshold, and n."""
     return pd.DataFrame(
         [
-            {
-                "mode": mode.value,
-                "metric": name,
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "n": figure.n,
-                "method": figure.method,
-                "reason": figure.reason,
+            {"Candidate": standing.title}
+            | {METRIC_TITLES[name]: figure_text(name, standing.metrics[name]) for name in names}
+            | {
+                "Threshold": "-" if standing.threshold is None else f"{standing.threshold:.3g}",
+                "n": comparison.n,
             }
-            for mode, result in evaluations.items()
-            for name, figure in result.metrics.items()
+            for standing in comparison.standings
         ]
     )
 
 
-def matrix_of(view: ModeView) -> NDArray[np.int64]:
-    """Return a mode's confusion matrix: rows are labels, columns verdicts."""
-    keep = view.counts
-    return confusion(view.labels[keep], view.predicted[keep], len(view.label_names))
+def _marked(comparison: Comparison, place: int) -> str:
+    title = comparison.standings[place].title
+    return f"{title} (baseline)" if place == comparison.baseline else title
 
 
-def latency_frame(evaluations: Mapping[Mode, ModeEvaluation]) -> pd.DataFrame:
-    """Return p50, p95 and p99 of each mode, for misses and for hits."""
+def delta_frame(comparison: Comparison, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each other candidate: its metrics minus the baseline's, in points."""
+    return pd.DataFrame(
+        [
+            {"Candidate": pair.candidate, "Decided": _decided(pair)}
+            | {METRIC_TITLES[name]: points_text(name, pair.differences[name]) for name in names}
+            for pair in comparison.pairs
+        ]
+    )
+
+
+def _decided(pair: Pair) -> str:
+    words = {"risky": "misses", "harmless": "false alarms", "all": "accuracy"}
+    found = [word for scope, word in words.items() if (t := pair.test(scope)) and t.is_decided]
+    return ", ".join(found) or "nothing"
+
+
+def evidence_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return every test of the comparison with what it found and what would settle it."""
+    return pd.DataFrame([_test_row(pair, test) for pair in comparison.pairs for test in pair.tests])
+
+
+def _test_row(pair: Pair, test: PairTest) -> dict[str, Any]:
+    return {
+        "Candidate": pair.candidate,
+        "Rows": SCOPE_TITLES[test.scope],
+        "n": test.n,
+        "Decided": "yes" if test.is_decided else "no",
+        "More rows needed": "-" if test.rows_needed is None else f"about {about(test.rows_needed)}",
+        "Would show from": "-"
+        if test.detectable is None
+        else f"{100 * test.detectable:.1f} points",
+        "Only candidate right": test.only_candidate,
+        "Only baseline right": test.only_baseline,
+        "p": test.p_value,
+        "p, Holm": test.p_adjusted,
+    }
+
+
+def figure_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return every metric of every candidate as numbers, with its difference to the baseline."""
+    differences = {pair.candidate: pair.differences for pair in comparison.pairs}
     rows = []
-    for mode, result in evaluations.items():
-        for kind, summary in (("miss", result.latency), ("hit", result.latency_hit)):
+    for standing in comparison.standings:
+        for name, figure in standing.metrics.items():
+            delta = differences.get(standing.title, {}).get(name)
             rows.append(
                 {
-                    "Mode": MODE_TITLES[mode],
-                    "Cache": kind,
-                    "p50": milliseconds(summary.p50),
-                    "p95": milliseconds(summary.p95),
-                    "p99": milliseconds(summary.p99),
-                    "n": summary.n,
-                    "How": "summed from its parts"
-                    if mode in {Mode.HYBRID, Mode.BOTH} and kind == "miss"
-                    else "measured",
+                    "candidate": standing.title,
+                    "metric": name,
+                    "value": figure.value,
+                    "low": figure.low,
+                    "high": figure.high,
+                    "n": figure.n,
+                    "method": figure.method,
+                    "reason": figure.reason,
+                    "difference": None if delta is None else delta.value,
+                    "difference_low": None if delta is None else delta.low,
+                    "difference_high": None if delta is None else delta.high,
+                    "difference_method": None if delta is None else delta.method,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def cache_frame(evaluations: Mapping[Mode, ModeEvaluation]) -> pd.DataFrame:
-    """Return hits, misses, hit rate and the share of rows that asked the model."""
+def matrix_of(view: ModeView, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Return a confusion matrix: rows are labels, columns verdicts.
+
+    Args:
+        view: Whose verdicts.
+        rows: Which rows count; those with label and score if `None`.
+    """
+    keep = view.counts if rows is None else rows
+    return confusion(view.labels[keep], view.predicted[keep], len(view.label_names))
+
+
+def latency_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return p50, p95 and p99 of each candidate, for misses and hits, and times the baseline."""
+    ratios = {pair.candidate: pair.latency for pair in comparison.pairs}
+    rows = []
+    for place, standing in enumerate(comparison.standings):
+        is_derived = standing.mode in {Mode.HYBRID, Mode.BOTH}
+        for kind, summary in (("miss", standing.latency), ("hit", standing.latency_hit)):
+            is_miss = kind == "miss"
+            found = ratios.get(standing.title) if is_miss else None
+            rows.append(
+                {
+                    "Candidate": _marked(comparison, place),
+                    "Cache": kind,
+                    "p50": milliseconds(summary.p50),
+                    "p95": milliseconds(summary.p95),
+                    "p99": milliseconds(summary.p99),
+                    "n": summary.n,
+                    "p50 against baseline": "-" if found is None else ratio_text(found[0]),
+                    "p95 against baseline": "-" if found is None else ratio_text(found[1]),
+                    "How": "summed from its parts" if is_derived and is_miss else "measured",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def load_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return what each candidate flags and how often it asks the model, against the baseline."""
+    base = comparison.standings[comparison.baseline]
+    differing = {pair.candidate: pair for pair in comparison.pairs}
+    rows = []
+    for place, standing in enumerate(comparison.standings):
+        pair = differing.get(standing.title)
+        rows.append(
+            {
+                "Candidate": _marked(comparison, place),
+                "Scored": standing.scored,
+                "Errors": comparison.rows - standing.scored,
+                "Flagged": _share_text(standing.flag_rate, base.flag_rate, pair is None),
+                "Model asked": _share_text(standing.asked_rate, base.asked_rate, pair is None),
+                "Verdicts unlike the baseline's": "-"
+                if pair is None
+                else f"{pair.differing:,} of {pair.scored:,}",
+                "p95 against baseline": "-" if pair is None else ratio_text(pair.latency[1]),
+                "Cost per million": _cost_text(standing, base, pair is None),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _share_text(value: float | None, base: float | None, is_baseline: bool) -> str:
+    if value is None or base is None or is_baseline:
+        return percent(value)
+    return f"{percent(value)} ({100 * (value - base):+.1f} points)"
+
+
+def _cost_text(standing: Standing, base: Standing, is_baseline: bool) -> str:
+    cost, other = standing.cost_per_million, base.cost_per_million
+    if cost is None:
+        return "-"
+    if is_baseline or other is None:
+        return f"{cost:,.2f}"
+    return f"{cost:,.2f} ({cost - other:+,.2f})"
+
+
+def frontier_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return each candidate's error, latency, model calls and cost, and who beats it."""
     return pd.DataFrame(
         [
             {
-                "Mode": MODE_TITLES[mode],
-                "Hits": result.hits,
-                "Misses": result.misses,
-                "Hit rate": percent(
-                    result.hits / (result.hits + result.misses)
-                    if result.hits + result.misses
-                    else None
-                ),
-                "Model asked": percent(result.asked / result.n if result.n else None),
-                "Flagged": percent(result.flagged / result.n if result.n else None),
-                "Errors": result.errors,
+                "Candidate": _marked(comparison, place),
+                f"1 - {METRIC_TITLES[comparison.metric]}": percent(point.error),
+                "p95": milliseconds(point.p95_ms),
+                "Model asked": percent(point.calls),
+                "Cost per million": "-"
+                if point.cost_per_million is None
+                else f"{point.cost_per_million:,.2f}",
+                "On the frontier": "yes" if point.is_optimal else "no",
+                "Beaten by": ", ".join(point.beaten_by) or "-",
             }
-            for mode, result in evaluations.items()
+            for place, point in enumerate(comparison.frontier)
         ]
     )
 
 
-def lattice(heuristic: ModeView, model: ModeView) -> tuple[pd.DataFrame, list[NDArray[np.int64]]]:
-    """Return how heuristic and model verdicts meet each label, and the rows of each line.
+def slice_frame(table: SliceTable, metric: str, baseline: str) -> pd.DataFrame:
+    """Return one row a slice: each candidate's figure, and how the winner does against the rest."""
+    return pd.DataFrame(
+        [
+            {"Slice": shown(row.value) or "(none)", "n": row.n, "Winner here": _finding(row)}
+            | {title: _with_n(figures[metric], row.n) for title, figures in row.figures.items()}
+            | {
+                "Winner against baseline": _against(_rival(row, baseline), row.n),
+                "Winner against its hardest rival": _against(row.worst, row.n, named=True),
+            }
+            for row in table.rows
+        ]
+    )
 
-    Returns:
-        A frame of label, heuristic verdict, ML verdict, rows and share, disagreements first, and
-        the positions of each line's rows.
-    """
-    names = heuristic.label_names
-    scored = heuristic.is_scored & model.is_scored
-    lines = []
-    for label in range(-1, len(names)):
-        for one in range(len(names)):
-            for other in range(len(names)):
-                rows = np.flatnonzero(
-                    scored
-                    & (heuristic.labels == label)
-                    & (heuristic.predicted == one)
-                    & (model.predicted == other)
-                )
-                if len(rows):
-                    lines.append((label, one, other, rows))
-    lines.sort(key=lambda line: (line[1] == line[2], -len(line[3])))
-    total = int(scored.sum())
-    frame = pd.DataFrame(
+
+def _finding(row: SliceRow) -> str:
+    return {"": "not behind", "seems to lose": "seems to lose", "loses": "loses, decided"}[
+        row.finding
+    ]
+
+
+def _with_n(figure: Figure, n: int) -> str:
+    text = percent(figure.value, figure.low, figure.high)
+    return text if figure.n == n or figure.value is None else f"{text}, n = {figure.n:,}"
+
+
+def _rival(row: SliceRow, title: str) -> SliceTest | None:
+    return next((test for test in row.tests if test.rival == title), None)
+
+
+def _against(test: SliceTest | None, n: int, *, named: bool = False) -> str:
+    """Return the winner's lead in accuracy in points, with interval and adjusted p."""
+    if test is None:
+        return "-"
+    size = points_text("accuracy", Figure(test.difference, test.low, test.high, n))
+    rival = f" to {test.rival}" if named else ""
+    return f"{size}{rival}, p = {test.p_adjusted:.2g}"
+
+
+def slice_note(table: SliceTable) -> str:
+    """Return in words where the overall winner loses."""
+    lost = [shown(row.value) or "(none)" for row in table.rows if row.finding == "loses"]
+    behind = [shown(row.value) or "(none)" for row in table.rows if row.finding == "seems to lose"]
+    said = [f"{table.winner} leads overall."]
+    if lost:
+        said.append(f"It loses, beyond chance, in: {', '.join(lost)}.")
+    if behind:
+        said.append(f"It seems to lose, but that may be chance, in: {', '.join(behind)}.")
+    if not lost and not behind:
+        said.append("It is behind in no slice.")
+    values, rows = table.left_out
+    if values:
+        said.append(f"{values:,} smaller slices with {rows:,} rows are not shown.")
+    return " ".join(said)
+
+
+def lattice_frame(found: Lattice) -> pd.DataFrame:
+    """Return how heuristic and model verdicts meet each label, disagreements first."""
+    names = found.label_names
+    return pd.DataFrame(
         [
             {
-                "Label": names[label] if label >= 0 else "none",
-                "Heuristic says": names[one],
-                "ML says": names[other],
-                "Rows": len(rows),
-                "Share": percent(len(rows) / total),
-                "Meaning": _meaning(label, one, other),
+                "Label": names[line.label] if line.label >= 0 else "none",
+                "Heuristic says": names[line.heuristic],
+                "ML says": names[line.model],
+                "Rows": len(line.rows),
+                "Share": percent(len(line.rows) / found.n),
+                "Meaning": line.meaning,
             }
-            for label, one, other, rows in lines
+            for line in found.lines
         ],
         columns=["Label", "Heuristic says", "ML says", "Rows", "Share", "Meaning"],
     )
-    return frame, [rows for *_, rows in lines]
 
 
-def _meaning(label: int, one: int, other: int) -> str:
-    if label < 0:
-        return "they agree" if one == other else "they disagree"
-    if one == other:
-        return "both right" if one == label else "both wrong: hard row, or the label is"
-    if one == label:
-        return "only the heuristic is right"
-    return "only the model is right" if other == label else "both wrong, differently"
+def change_frame(found: Lattice) -> pd.DataFrame:
+    """Return what hybrid fixed and broke, and where all are wrong."""
+    return pd.DataFrame(
+        [{"What": change.what, "Rows": len(change.rows)} for change in found.changes],
+        columns=["What", "Rows"],
+    )

@@ -12,39 +12,63 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
 import streamlit as st
 
 from dashboard.files import label_values
+from shield_engine.config import Bands
 from shield_engine.datasets import Sniffed, sniff
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
+from shield_engine.evaluation.breakdown import SliceTable, length_bands
 from shield_engine.evaluation.bundle import import_bundle, waiting_bundles
-from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run
+from shield_engine.evaluation.candidates import Aligned, Candidate, RowOverlap, align, overlap
+from shield_engine.evaluation.compare import Comparison, compare, compare_slices
+from shield_engine.evaluation.evaluate import (
+    ModeEvaluation,
+    evaluate_run,
+    mode_view,
+    row_groups,
+)
 from shield_engine.evaluation.jobs import JobWorker
+from shield_engine.evaluation.lab import Lab, lab_of
+from shield_engine.evaluation.splits import Optimism, SplitReport, choose_and_report, optimism
+from shield_engine.evaluation.thresholds import Rule
 from shield_engine.ml import ArtifactStore, ModelEntry
 from shield_engine.ml.download import parse_source
 from shield_engine.resources import bundled
 from shield_engine.settings import Settings
 from shield_engine.store import RunInfo, Scores, Store
+from shield_engine.store.units import row_units
+from shield_engine.store.windows import rows_beyond_window
 from shield_engine.types import Mode, Task, Variant
 
 __all__ = [
     "OVERVIEW_RUN",
     "WATCHED_RUN",
     "Resources",
+    "aligned",
     "balanced",
+    "common_rows",
+    "comparison_of",
     "drop_stale",
     "evaluation",
     "import_bundles",
     "keep",
     "kept",
+    "lab_scores",
     "label_counts",
+    "mode_evaluation",
     "model_place",
+    "optimism_of",
     "resources",
     "sample_path",
     "samples",
     "scores",
+    "sliced",
     "sniffed",
+    "split_of",
+    "threshold_lab",
     "upload_path",
     "verify_model",
 ]
@@ -140,6 +164,106 @@ def balanced(run: RunInfo) -> tuple[tuple[str, float], ...]:
 def scores(run_id: str, rows_done: int) -> Scores:
     """Return a run's stored scores; `rows_done` is part of the cache's key."""
     return resources().store.scores(run_id)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading scores")
+def aligned(
+    candidates: tuple[Candidate, ...], done: tuple[tuple[int, int], ...], intersect: bool
+) -> Aligned:
+    """Return candidates as views of the same rows; see `align`. Shared: never change it.
+
+    Args:
+        candidates: What is compared.
+        done: (rows done, errors) of each candidate's run, part of the cache's key: a run that grew,
+            or whose errors were retried, has other scores.
+        intersect: Keep the common rows where rows differ.
+    """
+    return align(resources().store, candidates, intersect=intersect)
+
+
+@st.cache_data(max_entries=16, show_spinner="Computing differences and intervals")
+def comparison_of(
+    candidates: tuple[Candidate, ...],
+    done: tuple[tuple[int, int], ...],
+    intersect: bool,
+    baseline: int,
+) -> Comparison:
+    """Return candidates compared with the one at `baseline`; see `aligned` and `compare`."""
+    return compare(aligned(candidates, done, intersect), baseline)
+
+
+@st.cache_data(max_entries=32, show_spinner="Computing slices")
+def sliced(
+    candidates: tuple[Candidate, ...],
+    done: tuple[tuple[int, int], ...],
+    intersect: bool,
+    winner: int,
+    name: str | None,
+) -> SliceTable:
+    """Return candidates by slice column `name`, or by length band if it is `None`."""
+    found, store = aligned(candidates, done, intersect), resources().store
+    if name is None:
+        beyond = rows_beyond_window(store, candidates[0].run_id)
+        is_beyond = np.isin(found.row_index, beyond)
+        values, name = length_bands(found.scores[0].chars, is_beyond), "length"
+    else:
+        values = store.slices(found.dataset_id, name)[found.row_index]
+    return compare_slices(found, name, values, winner)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading scores")
+def lab_scores(run_id: str, done: tuple[int, int]) -> Scores:
+    """Return a run's stored scores, shared by all sessions: never change them.
+
+    Args:
+        run_id: Which run.
+        done: (rows done, errors), part of the cache's key.
+    """
+    return resources().store.scores(run_id)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Sorting scores")
+def threshold_lab(run_id: str, done: tuple[int, int], mode: Mode, bands: Bands) -> Lab:
+    """Return a two-class mode of a run, ready for any threshold; shared: never change it."""
+    store = resources().store
+    found = lab_scores(run_id, done)
+    view = mode_view(found, mode, None, bands)
+    groups = row_groups(store, store.run(run_id).dataset_id, found)
+    return lab_of(view, row_units(store, run_id), groups)
+
+
+@st.cache_data(max_entries=64, show_spinner="Splitting rows")
+def split_of(
+    run_id: str, done: tuple[int, int], mode: Mode, bands: Bands, rule: Rule, seed: int
+) -> SplitReport:
+    """Return a rule chosen on half of a run's rows and reported on the other half."""
+    lab = threshold_lab(run_id, done, mode, bands)
+    return choose_and_report(lab.labels, lab.risk, lab.units, rule, groups=lab.groups, seed=seed)
+
+
+@st.cache_data(max_entries=64, show_spinner="Resampling the choice")
+def optimism_of(
+    run_id: str, done: tuple[int, int], mode: Mode, bands: Bands, rule: Rule
+) -> Optimism:
+    """Return how much a rule flatters on a run's rows."""
+    return optimism(threshold_lab(run_id, done, mode, bands).column, rule)
+
+
+@st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
+def mode_evaluation(
+    run_id: str, done: tuple[int, int], mode: Mode, threshold: float, bands: Bands
+) -> ModeEvaluation:
+    """Return one mode's figures of a run, as `shield eval --policy` prints them."""
+    found = evaluate_run(
+        resources().store, run_id, modes=[mode], thresholds={mode.value: threshold}, bands=bands
+    )
+    return found[mode]
+
+
+@st.cache_data(max_entries=16, show_spinner="Counting common rows")
+def common_rows(run_ids: tuple[str, ...], rows_done: tuple[int, ...]) -> RowOverlap:
+    """Return how the rows of some runs meet; `rows_done` is part of the cache's key."""
+    return overlap(resources().store, run_ids)
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the file")

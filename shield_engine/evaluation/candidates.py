@@ -131,7 +131,13 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
 
 def overlap(store: Store, run_ids: Sequence[str]) -> RowOverlap:
     """Return how many rows the runs have in common, by text and label; cheap to ask first."""
-    keys = {run_id: _row_keys(store, run_id) for run_id in dict.fromkeys(run_ids)}
+    runs = {run_id: store.run(run_id) for run_id in dict.fromkeys(run_ids)}
+    if len({(run.dataset_id, run.rows) for run in runs.values()}) == 1 and all(
+        run.rows_done == run.rows for run in runs.values()
+    ):  # whole runs of one dataset version; hashing a million rows would take seconds
+        first = next(iter(runs.values()))
+        return RowOverlap(first.rows_done, dict.fromkeys(runs, 0))
+    keys = {run_id: _row_keys(store, run_id) for run_id in runs}
     common = set.intersection(*(set(found) for found in keys.values()))
     return RowOverlap(
         len(common), {run_id: len(found) - len(common) for run_id, found in keys.items()}
@@ -210,6 +216,11 @@ def _common_rows(
     store: Store, runs: Mapping[str, RunInfo], scores: Mapping[str, Scores]
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
     """Return for each run the positions of the rows that all have, in the first run's order."""
+    first = next(iter(scores.values())).row_index
+    if len({run.dataset_id for run in runs.values()}) == 1 and all(
+        np.array_equal(found.row_index, first) for found in scores.values()
+    ):
+        return dict.fromkeys(runs, np.arange(len(first))), dict.fromkeys(runs, 0)
     keys = {run_id: _row_keys(store, run_id) for run_id in runs}
     order, *others = keys.values()
     common = [key for key in order if all(key in found for found in others)]

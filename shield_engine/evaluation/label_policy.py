@@ -11,50 +11,58 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shield_engine.config import Bands
+from shield_engine.decision import decided
 from shield_engine.errors import ConfigError
 from shield_engine.evaluation.metrics import Figure
 from shield_engine.evaluation.thresholds import ScoreColumn, rates_at
-from shield_engine.types import LABELS, Task
+from shield_engine.store import Scores
+from shield_engine.types import LABELS, Mode, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from shield_engine.evaluation.evaluate import ModeView
 
 __all__ = ["label_policy_figures"]
 
 
 def label_policy_figures(
-    view: ModeView,
+    scores: Scores,
+    mode: Mode,
     allowed: Sequence[str],
     *,
+    bands: Bands | None = None,
     groups: NDArray[np.object_] | None = None,
     resamples: int = 1_000,
     seed: int = 7,
 ) -> dict[str, Figure]:
-    """Return the rates of flagging what is not allowed, at the most probable label.
+    """Return the rates of flagging what is not allowed, at the most probable label of three.
 
     Args:
-        view: A mode's view of three-class rows.
+        scores: What a sentiment run stored.
+        mode: Which parts decide.
         allowed: Labels that pass.
+        bands: Hybrid bands.
         groups: Group of each row.
         resamples: Of the bootstrap for F1, MCC and balanced accuracy.
         seed: Of the bootstrap.
 
     Raises:
-        ConfigError: A label is unknown, or the rows have two classes and go by a threshold.
+        ConfigError: A label is unknown, or the run is of another task.
     """
     names = LABELS[Task.SENTIMENT]
     unknown = sorted(set(allowed) - set(names))
     if unknown:
         raise ConfigError(f"unknown label {', '.join(unknown)}; there are {', '.join(names)}")
-    if view.risk is not None:
-        raise ConfigError("a set with two labels goes by a threshold, not by its allowed labels")
+    if scores.task is not Task.SENTIMENT:
+        raise ConfigError(f"{scores.task.value} goes by a threshold, not by allowed labels")
+    probabilities, _ = decided(
+        Task.SENTIMENT, mode, scores.heuristic, scores.model, bands or Bands()
+    )
     passes = np.array([name in allowed for name in names])
-    keep = view.counts
+    keep = (scores.labels >= 0) & ~np.isnan(probabilities[:, 0])
     column = ScoreColumn.of(
-        (~passes[view.labels[keep]]).astype(np.int64),
-        (~passes[view.predicted[keep]]).astype(np.float64),
+        (~passes[scores.labels[keep]]).astype(np.int64),
+        (~passes[probabilities[keep].argmax(axis=1)]).astype(np.float64),
         None if groups is None else groups[keep],
     )
     return rates_at(column, 0.5, resamples=resamples, seed=seed)

@@ -19,7 +19,14 @@ from shield_engine.datasets import (
 )
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
-from shield_engine.evaluation.evaluate import ModeEvaluation, evaluate_run, scores_table
+from shield_engine.evaluation.evaluate import (
+    ModeEvaluation,
+    evaluate_run,
+    row_groups,
+    scores_table,
+)
+from shield_engine.evaluation.label_policy import label_policy_figures
+from shield_engine.evaluation.metrics import Figure
 from shield_engine.evaluation.runs import Progress, RunSpec, execute, parts_for, start
 from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo, Store
@@ -96,14 +103,20 @@ class DatasetEvaluation:
     error: str | None = None
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
+    label_policy: Mapping[str, Figure] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
-        head = {"path": self.item.path, "task": self.item.task.value}
+        head: dict[str, Any] = {"path": self.item.path, "task": self.item.task.value}
         if self.error is not None:
             return head | {"error": self.error}
         if self.policy is not None:
             head["policy"] = self.policy.title
+        if self.policy is not None and self.label_policy is not None:
+            head["label_policy"] = {
+                "allowed": list(self.policy.allowed_labels),
+                "metrics": {name: f.as_dict() for name, f in self.label_policy.items()},
+            }
         return head | {
             "rows": self.rows,
             "quarantined": self.quarantined,
@@ -214,6 +227,7 @@ def evaluate_file(
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
         warnings=(*policy_warnings, *_warnings(store, imported, run)),
         policy=policy,
+        label_policy=_label_policy(store, run, policy, spec.seed),
     )
 
 
@@ -240,6 +254,19 @@ def evaluate_suite(
         if on_item is not None:
             on_item(result)
     return results
+
+
+def _label_policy(
+    store: Store, run: RunInfo, policy: Policy | None, seed: int
+) -> dict[str, Figure] | None:
+    """Return how often a sentiment policy's allowed labels are right, `None` for other tasks."""
+    if policy is None or policy.task is not Task.SENTIMENT:
+        return None
+    scores = store.scores(run.run_id)
+    groups = row_groups(store, run.dataset_id, scores)
+    return label_policy_figures(
+        scores, policy.mode, policy.allowed_labels, bands=policy.bands, groups=groups, seed=seed
+    )
 
 
 def _mapping(item: SuiteItem) -> ColumnMapping | None:
