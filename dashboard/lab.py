@@ -15,8 +15,8 @@ from dashboard.components import METRIC_TITLES, figure_text, percent
 from shield_engine.evaluation.bands import BandPoint
 from shield_engine.evaluation.evaluate import ModeEvaluation
 from shield_engine.evaluation.metrics import Figure
-from shield_engine.evaluation.splits import Optimism, SplitReport
-from shield_engine.evaluation.thresholds import Choice, Rule, ScoreColumn, SliceChoice
+from shield_engine.evaluation.splits import Optimism, SliceChoice, SplitReport
+from shield_engine.evaluation.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.evaluation.traffic import Day, Range
 from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo

@@ -51,7 +51,8 @@ from shield_engine.evaluation.bands import default_grid, sweep_bands
 from shield_engine.evaluation.evaluate import ModeEvaluation, available_modes, row_groups
 from shield_engine.evaluation.lab import Lab, nearest_rows
 from shield_engine.evaluation.label_policy import label_policy_figures
-from shield_engine.evaluation.thresholds import Rule, rates_at, slice_choices
+from shield_engine.evaluation.splits import slice_choices
+from shield_engine.evaluation.thresholds import Rule, rates_at
 from shield_engine.evaluation.traffic import Traffic, day_of
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo, RunStatus
@@ -457,7 +458,7 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
     name = st.selectbox("Slice column", names, key="lab_slice", format_func=plain)
     values = store.slices(run.dataset_id, name)[lab_scores(
         run.run_id, (run.rows_done, run.errors)).row_index][lab.rows]  # fmt: skip
-    found = slice_choices(lab.labels, lab.risk, values, rule, threshold)
+    found = slice_choices(lab.labels, lab.risk, values, lab.units, rule, threshold)
     st.warning(
         "A threshold per slice is chosen on few rows and needs the slice to be known at scan "
         "time. A policy holds one threshold.",
@@ -466,8 +467,8 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
     st.dataframe(
         slices_frame(found[:50], threshold), hide_index=True, key="lab_slices",
         column_config={"Adjusted p": st.column_config.NumberColumn(
-            format="%.2g", help="McNemar's exact test of both thresholds on the slice's rows, "
-            "adjusted for the number of slices (Holm).")},
+            format="%.2g", help="McNemar's exact test on half of the slice's rows, with a threshold "
+            "chosen on the other half; adjusted for the number of slices (Holm).")},
     )  # fmt: skip
     if len(found) > 50:
         st.caption(f"The 50 largest of {len(found):,} slices.")

@@ -7,12 +7,17 @@ half of the rows back for the report, or estimate the optimism by resampling (Ef
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shield_engine.evaluation.curves import ThresholdSweep
-from shield_engine.evaluation.statistics import Interval, clopper_pearson_bounds
+from shield_engine.evaluation.statistics import (
+    Interval,
+    clopper_pearson_bounds,
+    holm,
+    mcnemar_exact,
+)
 from shield_engine.evaluation.thresholds import Choice, Rule, ScoreColumn
 
 if TYPE_CHECKING:
@@ -20,7 +25,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Optimism", "SplitReport", "choose_and_report", "optimism", "split"]
+__all__ = [
+    "Optimism",
+    "SliceChoice",
+    "SplitReport",
+    "choose_and_report",
+    "optimism",
+    "slice_choices",
+    "split",
+]
 
 _MOST_CUTS = 1_000
 
@@ -70,6 +83,30 @@ class Optimism:
     thresholds: Interval | None
     resamples: int
     unfound: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceChoice:
+    """A slice with a threshold of its own.
+
+    Attributes:
+        value: Of the slice column.
+        risky: Risky rows of the slice.
+        harmless: Harmless rows.
+        choice: The rule on these rows alone.
+        common: Counts of these rows at the common threshold.
+        p_value: Of no difference between the common threshold and one chosen on half of the slice,
+            on its other half; adjusted for the number of slices.
+        is_decided: True if these rows can tell the two apart.
+    """
+
+    value: str
+    risky: int
+    harmless: int
+    choice: Choice
+    common: ThresholdSweep
+    p_value: float
+    is_decided: bool
 
 
 def split(
@@ -171,6 +208,65 @@ def optimism(
         resamples=len(gaps),
         unfound=resamples - len(gaps),
     )
+
+
+def slice_choices(
+    labels: NDArray[np.int64],
+    scores: Floats,
+    values: NDArray[np.object_],
+    units: NDArray[Any],
+    rule: Rule,
+    threshold: float,
+    *,
+    seed: int = 7,
+) -> list[SliceChoice]:
+    """Return the rule's own threshold for each slice, largest slice first.
+
+    The own threshold is chosen on all rows of the slice. Whether it helps is tested honestly: one
+    chosen on half of the slice against the common one, on the other half, by McNemar's exact test,
+    adjusted over slices (Holm 1979).
+
+    Args:
+        labels: 1 for risky rows, 0 for harmless ones.
+        scores: Risk of each row.
+        values: Each row's slice.
+        units: What stays together when a slice is halved; see `split`.
+        rule: How a threshold is chosen.
+        threshold: The common one.
+        seed: Of the halves.
+    """
+    found = []
+    for value in sorted(set(values.tolist())):
+        rows = values == value
+        column = ScoreColumn.of(labels[rows], scores[rows])
+        p_value = _halves_p_value(labels[rows], scores[rows], units[rows], rule, threshold, seed)
+        found.append((str(value), column, rule.choose(column), column.at(threshold), p_value))
+    adjusted = holm([item[-1] for item in found])
+    slices = [
+        SliceChoice(
+            value=value, risky=len(column.risky), harmless=len(column.harmless), choice=choice,
+            common=common, p_value=float(p_value), is_decided=bool(p_value < 0.05),
+        )
+        for (value, column, choice, common, _), p_value in zip(found, adjusted, strict=True)
+    ]  # fmt: skip
+    return sorted(slices, key=lambda item: -(item.risky + item.harmless))
+
+
+def _halves_p_value(
+    labels: NDArray[np.int64],
+    scores: Floats,
+    units: NDArray[Any],
+    rule: Rule,
+    threshold: float,
+    seed: int,
+) -> float:
+    chosen = split(units, labels, seed=seed)
+    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen])).threshold
+    if own is None:
+        return 1.0
+    truth, risk = labels[~chosen] == 1, scores[~chosen]
+    by_own, by_common = (risk >= own) == truth, (risk >= threshold) == truth
+    return mcnemar_exact(int((by_own & ~by_common).sum()), int((by_common & ~by_own).sum()))
 
 
 def _drawn_counts(

@@ -20,8 +20,6 @@ from shield_engine.evaluation.statistics import (
     clopper_pearson,
     clopper_pearson_bounds,
     effective_size,
-    holm,
-    mcnemar_exact,
     required_negatives,
     wilson,
 )
@@ -37,7 +35,6 @@ __all__ = [
     "FlatRegion",
     "Rule",
     "ScoreColumn",
-    "SliceChoice",
     "Weights",
     "best_by_cost",
     "best_by_metric",
@@ -46,7 +43,6 @@ __all__ = [
     "least_alarms",
     "rates_at",
     "sharpest",
-    "slice_choices",
 ]
 
 Metric = Literal["f1", "balanced_accuracy"]
@@ -219,29 +215,6 @@ class FlatRegion:
     low: float
     high: float
     worst_loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class SliceChoice:
-    """A slice with a threshold of its own.
-
-    Attributes:
-        value: Of the slice column.
-        risky: Risky rows of the slice.
-        harmless: Harmless rows.
-        choice: The rule on these rows alone.
-        common: Counts of these rows at the common threshold.
-        p_value: Of no difference between both thresholds, adjusted for the number of slices.
-        is_decided: True if these rows can tell the two thresholds apart.
-    """
-
-    value: str
-    risky: int
-    harmless: int
-    choice: Choice
-    common: ThresholdSweep
-    p_value: float
-    is_decided: bool
 
 
 def rates_at(
@@ -594,40 +567,6 @@ class Rule:
                 self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm
             ).of(sweep)  # fmt: skip
         return Weights(0.0, 1.0).of(sweep) if self.kind == "recall" else Weights(1.0, 0.0).of(sweep)
-
-
-def slice_choices(
-    labels: Ints, scores: Floats, values: NDArray[np.object_], rule: Rule, threshold: float
-) -> list[SliceChoice]:
-    """Return the rule's own threshold for each slice, largest slice first.
-
-    The difference to `threshold` is decided if McNemar's exact test on the slice's rows, adjusted
-    over slices (Holm 1979), is below .05. A threshold of its own per slice is a threshold chosen on
-    few rows: unless decided, the common one is the better guess.
-    """
-    found = []
-    for value in sorted(set(values.tolist())):
-        rows = values == value
-        column = ScoreColumn.of(labels[rows], scores[rows])
-        choice = rule.choose(column)
-        common, p_value = column.at(threshold), 1.0
-        if choice.threshold is not None:
-            truth = labels[rows] == 1
-            by_own = (scores[rows] >= choice.threshold) == truth
-            by_common = (scores[rows] >= threshold) == truth
-            p_value = mcnemar_exact(
-                int((by_own & ~by_common).sum()), int((by_common & ~by_own).sum())
-            )
-        found.append((str(value), column, choice, common, p_value))
-    adjusted = holm([item[-1] for item in found])
-    slices = [
-        SliceChoice(
-            value=value, risky=len(column.risky), harmless=len(column.harmless), choice=choice,
-            common=common, p_value=float(p_value), is_decided=bool(p_value < 0.05),
-        )
-        for (value, column, choice, common, _), p_value in zip(found, adjusted, strict=True)
-    ]  # fmt: skip
-    return sorted(slices, key=lambda item: -(item.risky + item.harmless))
 
 
 def _choice(
