@@ -43,7 +43,19 @@ page = st.navigation(
                 "app_pages/compare.py",
                 title="Compare",
                 icon=":material/compare_arrows:",
-                help="All modes side by side on the same rows, with intervals and latency.",
+                help="Modes, policies and runs on the same rows: what differs, and whether it is decided.",
+            ),
+            st.Page(
+                "app_pages/threshold_lab.py",
+                title="Threshold lab",
+                icon=":material/tune:",
+                help="Choose a threshold by limit, cost or hand, and save it as a policy.",
+            ),
+            st.Page(
+                "app_pages/errors.py",
+                title="Errors",
+                icon=":material/rule:",
+                help="Read false positives and false negatives, correct labels, export hard cases.",
             ),
         ],
         "Operate": [
@@ -64,6 +76,12 @@ page = st.navigation(
                 title="Models",
                 icon=":material/memory:",
                 help="Registered models: files, checksums, load time and memory.",
+            ),
+            st.Page(
+                "app_pages/reports_gates.py",
+                title="Reports and gates",
+                icon=":material/task_alt:",
+                help="Judge a run by requirements, for a release or in CI, and write reports.",
             ),
             st.Page(
                 "app_pages/settings_page.py",

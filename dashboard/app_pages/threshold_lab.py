@@ -640,6 +640,8 @@ def policies_part(task: Task) -> None:
         return
     st.dataframe(policies_frame(found), hide_index=True, key="lab_policies")
     titles = {policy.title: policy for policy in found}
+    if saved in titles:
+        st.session_state["lab_policy"] = saved
     left, right = st.columns(2)
     with left:
         drop_stale("lab_policy", titles)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from shield_engine.cli.decide import gate, report
 from shield_engine.cli.output import (
     console,
     note,
@@ -480,7 +481,7 @@ def export(
 def train(
     task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
     data: Annotated[
-        Path, typer.Option(help="JSON Lines with text, label and, if known, source; may be .gz.")
+        Path, typer.Option(help="JSON Lines or CSV with text, label and, if known, source; may be .gz.")
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the model and its report.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
@@ -527,6 +528,8 @@ def doctor() -> None:
 
 
 app.command("policies")(policies_command)
+app.command("gate")(gate)
+app.command("report")(report)
 
 
 def _modes(text: str) -> tuple[Mode, ...]:

@@ -175,6 +175,10 @@ def test_cost_is_least_where_computed_by_hand() -> None:
     # At .35: 0 misses, 6 alarms: .5 x 0 + .5 x .6 = .3. At .95: .5 x 5 x .5 = 1.25.
     assert choice.value == pytest.approx(300.0)
     assert (choice.tp, choice.fp) == (4, 6)
+    rare = best_by_cost(SMALL, miss=5, false_alarm=1, prevalence=0.1)
+    # At .95: .1 x 5 x .5 = .25. At .65: .1 x 5 x .25 + .9 x .3 = .395. At .35: .9 x .6 = .54.
+    assert (rare.tp, rare.fp) == (2, 0)
+    assert rare.value == pytest.approx(250.0)
     dear = best_by_cost(SMALL, miss=1, false_alarm=100, prevalence=0.5, per_text=0.01)
     assert (dear.tp, dear.fp) == (2, 0)
     assert dear.value == pytest.approx(1_000 * (0.5 * 0.5 + 0.01))

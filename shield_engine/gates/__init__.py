@@ -1,0 +1,45 @@
+"""Gates: requirements as data, judged by stored scores as pass, fail or inconclusive."""
+
+from shield_engine.gates.bounds import Bounds
+from shield_engine.gates.document import (
+    BASELINE,
+    METRICS,
+    Gate,
+    GateMetric,
+    Requirement,
+    SliceFilter,
+    parse_gate,
+    read_gate,
+    shown,
+    shown_difference,
+    write_gate,
+)
+from shield_engine.gates.judge import (
+    GateOutcome,
+    Judgement,
+    Outcome,
+    baseline_of,
+    candidate_of,
+    judge,
+)
+
+__all__ = [
+    "BASELINE",
+    "METRICS",
+    "Bounds",
+    "Gate",
+    "GateMetric",
+    "GateOutcome",
+    "Judgement",
+    "Outcome",
+    "Requirement",
+    "SliceFilter",
+    "baseline_of",
+    "candidate_of",
+    "judge",
+    "parse_gate",
+    "read_gate",
+    "shown",
+    "shown_difference",
+    "write_gate",
+]

@@ -1,0 +1,586 @@
+"""Judge a gate by stored scores: pass, fail or inconclusive, with the numbers and what would settle it.
+
+A requirement passes only if a one-sided confidence bound clears its limit, so a gate whose truth lies
+at the limit passes at most 5% of the time at 95%. All requirements must pass, hence no correction
+for their number is needed (an intersection-union test, Berger 1982).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.errors import ConfigError
+from shield_engine.evaluation.candidates import Aligned, Candidate, align, of_policy
+from shield_engine.evaluation.evaluate import available_modes
+from shield_engine.evaluation.statistics import required_negatives
+from shield_engine.gates.bounds import (
+    Bounds,
+    rows_for_percentile,
+    rows_for_scaled,
+    tango_bounds,
+)
+from shield_engine.gates.document import (
+    BASELINE,
+    Gate,
+    Requirement,
+    shown,
+    shown_difference,
+)
+from shield_engine.gates.question import PROPORTIONS, Question
+from shield_engine.types import Mode, Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shield_engine.policy import Policy
+    from shield_engine.store import RunInfo, Store
+
+    Mask = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+
+__all__ = ["GateOutcome", "Judgement", "Outcome", "baseline_of", "candidate_of", "judge"]
+
+ThresholdsOf = Callable[["RunInfo"], Mapping[str, float]]
+"""Gives a run's threshold for each mode, used where no policy says one."""
+
+_NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
+_SHOWN_VALUES = 8
+_MOST_SCALE = 1_000_000.0
+
+
+class Outcome(StrEnum):
+    """What came of a requirement, or of a whole gate."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    SKIPPED = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of one requirement.
+
+    Attributes:
+        requirement: What was asked.
+        outcome: Pass, fail, inconclusive, or not applicable to this task.
+        subject: What was judged, and against what.
+        value: The figure, or for a comparison the difference from the baseline.
+        low: The truth is at least this at the requirement's confidence.
+        high: The truth is at most this at the requirement's confidence.
+        limit: What a bound must clear, in the unit of `value`.
+        is_upper: True if the upper bound must not lie above `limit`.
+        n: Rows in the denominator.
+        method: How the bounds came about.
+        reason: The numbers in a sentence.
+        advice: What would settle it; empty unless inconclusive.
+        rows_needed: About so many more rows would settle it; `None` if unknown, or not a matter of
+            rows.
+        before: The baseline's figure.
+        after: The candidate's figure, in a comparison.
+    """
+
+    requirement: Requirement
+    outcome: Outcome
+    subject: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    is_upper: bool = False
+    n: int = 0
+    method: str = ""
+    reason: str = ""
+    advice: str = ""
+    rows_needed: int | None = None
+    before: float | None = None
+    after: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the judgement as plain JSON values."""
+        return {
+            "requirement": self.requirement.as_document(),
+            "title": self.requirement.title,
+            "outcome": self.outcome.value,
+            "subject": self.subject,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "limit": self.limit,
+            "bound": "upper" if self.is_upper else "lower",
+            "n": self.n,
+            "method": self.method,
+            "reason": self.reason,
+            "advice": self.advice,
+            "rows_needed": self.rows_needed,
+            "baseline_value": self.before,
+            "candidate_value": self.after,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GateOutcome:
+    """What came of a gate.
+
+    Attributes:
+        gate: What was asked.
+        judgements: One a requirement, in its order.
+        run_id: Whose scores were judged.
+        candidate: Mode and threshold, or policy, that was judged.
+        baseline_run_id: Whose scores it was compared with; `None` without a baseline.
+        baseline: Mode and threshold of the baseline; empty without one.
+        seed: Of the resampling.
+        stamp: The run's, to repeat it.
+    """
+
+    gate: Gate
+    judgements: tuple[Judgement, ...]
+    run_id: str
+    candidate: str
+    baseline_run_id: str | None
+    baseline: str
+    seed: int
+    stamp: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Fail if any requirement fails, else inconclusive if any is, else pass."""
+        found = {one.outcome for one in self.judgements}
+        for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+            if outcome in found:
+                return outcome
+        return Outcome.PASS
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        counts = Counter(one.outcome for one in self.judgements)
+        parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
+        return f"Gate {self.gate.name}: {self.outcome.value} ({', '.join(parts)})."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome as plain JSON values."""
+        return {
+            "gate": self.gate.name,
+            "outcome": self.outcome.value,
+            "run_id": self.run_id,
+            "candidate": self.candidate,
+            "baseline_run_id": self.baseline_run_id,
+            "baseline": self.baseline or None,
+            "seed": self.seed,
+            "requirements": [one.as_dict() for one in self.judgements],
+            "stamp": dict(self.stamp),
+        }
+
+
+def candidate_of(
+    run: RunInfo,
+    thresholds: Mapping[str, float],
+    *,
+    mode: Mode | None = None,
+    policy: Policy | None = None,
+) -> Candidate:
+    """Return what of a run is judged: a policy, a mode, or hybrid where the run has both parts.
+
+    Args:
+        run: Whose scores.
+        thresholds: By mode; .5 where a mode is not named.
+        mode: Which parts decide; by default hybrid, or the only part there is.
+        policy: Decides mode, threshold and bands.
+
+    Raises:
+        ConfigError: The policy does not fit the run, or the run lacks what the mode needs.
+    """
+    if policy is not None:
+        return of_policy(policy, run)
+    possible = available_modes(run)
+    mode = mode or (Mode.HYBRID if Mode.HYBRID in possible else possible[0])
+    if mode not in possible:
+        raise ConfigError(
+            f"run {run.run_id} scored only {', '.join(run.parts)}; it cannot answer for {mode.value}"
+        )
+    return Candidate(run.run_id, mode, _threshold(run, mode, thresholds))
+
+
+def baseline_of(
+    candidate: Candidate, run: RunInfo, baseline: RunInfo, thresholds: Mapping[str, float]
+) -> Candidate:
+    """Return another run as what `candidate` is compared with, decided as alike as possible.
+
+    Mode and bands are the candidate's. So is the threshold, if the same model file scored both runs
+    or no model is asked; otherwise it is the baseline's own, because scores of another model mean
+    something else.
+
+    Args:
+        candidate: What is judged.
+        run: The candidate's run.
+        baseline: The run to compare with.
+        thresholds: Of the baseline's run, by mode.
+    """
+    is_same = candidate.mode is Mode.HEURISTIC or run.model_sha256 == baseline.model_sha256
+    threshold = candidate.threshold if is_same else _threshold(baseline, candidate.mode, thresholds)
+    return Candidate(baseline.run_id, candidate.mode, threshold, candidate.bands)
+
+
+def judge(
+    store: Store,
+    gate: Gate,
+    candidate: Candidate,
+    *,
+    thresholds_of: ThresholdsOf,
+    baseline: Candidate | None = None,
+    seed: int = 7,
+) -> GateOutcome:
+    """Judge a gate by a run's stored scores.
+
+    Args:
+        store: Where the runs lie.
+        gate: What is asked.
+        candidate: What is judged where a requirement names neither mode nor policy.
+        thresholds_of: Each run's threshold by mode, for requirements that name a mode or a run.
+        baseline: What `no_worse_than = "baseline"` means.
+        seed: Of the resampling.
+
+    Raises:
+        ConfigError: No requirement is about this task, a baseline is missing, rows differ, or a
+            policy or mode does not fit the run.
+        UnknownNameError: A run or policy does not exist.
+    """
+    court = _Court(store, gate, candidate, baseline, thresholds_of, seed)
+    judgements = tuple(
+        court.judgement(one, f"gate {gate.name}, requirement {number}")
+        for number, one in enumerate(gate.requirements, start=1)
+    )
+    if all(one.outcome is Outcome.SKIPPED for one in judgements):
+        raise ConfigError(
+            f"gate {gate.name} asks nothing of task {court.run.task.value}; "
+            f"run {candidate.run_id} is of that task"
+        )
+    return GateOutcome(
+        gate=gate,
+        judgements=judgements,
+        run_id=candidate.run_id,
+        candidate=_title(candidate),
+        baseline_run_id=None if baseline is None else baseline.run_id,
+        baseline="" if baseline is None else _title(baseline),
+        seed=seed,
+        stamp=court.run.stamp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Court:
+    """What every requirement of one gate is judged with."""
+
+    store: Store
+    gate: Gate
+    candidate: Candidate
+    baseline: Candidate | None
+    thresholds_of: ThresholdsOf
+    seed: int
+    _seen: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def run(self) -> RunInfo:
+        return self._run(self.candidate.run_id)
+
+    def judgement(self, requirement: Requirement, where: str) -> Judgement:
+        """Return what came of one requirement."""
+        if requirement.task not in {None, self.run.task}:
+            assert requirement.task is not None  # noqa: S101 - None is in the set above
+            return Judgement(
+                requirement,
+                Outcome.SKIPPED,
+                "",
+                reason=f"the run is of task {self.run.task.value}, not {requirement.task.value}",
+            )
+        sides = [self._candidate(requirement)]
+        if requirement.is_paired:
+            sides.append(self._baseline(requirement, sides[0], where))
+        aligned = self._aligned(tuple(sides), intersect=requirement.common_rows)
+        subject = " against ".join(_described(side) for side in sides)
+        rows, missing = self._rows(requirement, aligned)
+        groups = None if aligned.groups is None else self._codes(aligned)
+        question = Question(requirement, aligned, rows, groups, self.seed)
+        bounds = question.bounds()
+        if missing and not bounds.n:
+            bounds = replace(bounds, reason=missing)
+        judged = _judged(requirement, subject, bounds)
+        if requirement.is_paired:
+            after, before = question.values()
+            judged = replace(judged, before=before, after=after)
+            judged = replace(judged, reason=_paired_reason(judged))
+            judged = self._comparability(judged, sides)
+        return self._completeness(judged, aligned)
+
+    def _candidate(self, requirement: Requirement) -> Candidate:
+        if requirement.policy is not None:
+            return of_policy(self._policy(requirement.policy), self.run)
+        if requirement.mode is not None:
+            return candidate_of(self.run, self.thresholds_of(self.run), mode=requirement.mode)
+        return self.candidate
+
+    def _baseline(self, requirement: Requirement, side: Candidate, where: str) -> Candidate:
+        if requirement.no_worse_than != BASELINE:
+            other = self._run(str(requirement.no_worse_than))
+            return baseline_of(side, self.run, other, self.thresholds_of(other))
+        if self.baseline is None:
+            raise ConfigError(f"{where}: compares with a baseline; name one with --baseline RUN_ID")
+        if requirement.mode is None:
+            return self.baseline
+        other = self._run(self.baseline.run_id)
+        return baseline_of(side, self.run, other, self.thresholds_of(other))
+
+    def _policy(self, named: str) -> Policy:
+        from shield_engine.store.policies import find_policy
+
+        found = _NAMED.fullmatch(named)
+        if found is None:
+            raise ConfigError(f"{named!r} names no policy; write NAME or NAME@VERSION")
+        version = found["version"]
+        return find_policy(self.store, found["name"], int(version) if version else None)
+
+    def _run(self, run_id: str) -> RunInfo:
+        if run_id not in self._seen:
+            self._seen[run_id] = self.store.run(run_id)
+        run: RunInfo = self._seen[run_id]
+        return run
+
+    def _aligned(self, sides: tuple[Candidate, ...], *, intersect: bool) -> Aligned:
+        key = (sides, intersect)
+        if key not in self._seen:
+            self._seen[key] = align(self.store, sides, intersect=intersect)
+        aligned: Aligned = self._seen[key]
+        return aligned
+
+    def _codes(self, aligned: Aligned) -> Ints:
+        key = ("codes", id(aligned))
+        if key not in self._seen:
+            assert aligned.groups is not None  # noqa: S101 - asked by the caller
+            names = aligned.groups.astype(str)
+            self._seen[key] = np.unique(names, return_inverse=True)[1].reshape(-1)
+        codes: Ints = self._seen[key]
+        return codes
+
+    def _rows(self, requirement: Requirement, aligned: Aligned) -> tuple[Mask, str]:
+        """Return the rows of the requirement's slice, and why there are none."""
+        wanted = requirement.rows
+        if wanted is None:
+            return np.ones(len(aligned.row_index), dtype=bool), ""
+        values = self.store.slices(aligned.dataset_id, wanted.column)[aligned.row_index]
+        rows = np.asarray(values == wanted.value, dtype=bool)
+        if rows.any():
+            return rows, ""
+        there = sorted({str(value) for value in values if value})
+        if not there:
+            return rows, f"the dataset has no slice column {wanted.column}"
+        listed = ", ".join(there[:_SHOWN_VALUES]) + (", ..." if len(there) > _SHOWN_VALUES else "")
+        return rows, f"no row has {wanted.column} = {wanted.value}; there are {listed}"
+
+    def _comparability(self, judged: Judgement, sides: list[Candidate]) -> Judgement:
+        """Leave a comparison of latencies open that were not measured alike."""
+        machines = [self._run(side.run_id).stamp.get("machine") for side in sides]
+        if judged.requirement.kind.unit != "ms" or machines[0] == machines[1]:
+            return judged
+        return replace(
+            judged,
+            outcome=Outcome.INCONCLUSIVE,
+            advice=(
+                "the runs were measured on different machines, or with other numbers of workers: "
+                "score both on one"
+            ),
+            rows_needed=None,
+        )
+
+    def _completeness(self, judged: Judgement, aligned: Aligned) -> Judgement:
+        """Hold back a pass while rows lack a score: they may be those that matter."""
+        for side, view in zip(aligned.candidates, aligned.views, strict=True):
+            run = self._run(side.run_id)
+            scored = int(view.is_scored.sum()) + aligned.left_out.get(side.run_id, 0)
+            missing = max(0, run.rows - scored)
+            if judged.outcome is Outcome.PASS and missing > self.gate.max_unscored * run.rows:
+                return replace(
+                    judged,
+                    outcome=Outcome.INCONCLUSIVE,
+                    advice=(
+                        f"{missing:,} of {run.rows:,} rows of run {run.run_id} have no score: score "
+                        f"them (shield runs --resume {run.run_id} --retry-errors), or allow a share "
+                        "with max_unscored"
+                    ),
+                    rows_needed=None,
+                )
+        return judged
+
+
+def _limit(requirement: Requirement) -> tuple[float, bool]:
+    """Return what a bound must clear, and whether it is the upper bound."""
+    if requirement.at_least is not None:
+        return requirement.at_least, False
+    if requirement.at_most is not None:
+        return requirement.at_most, True
+    if requirement.kind.is_better_high:
+        return -requirement.by_more_than, False
+    return requirement.by_more_than, True
+
+
+def _judged(requirement: Requirement, subject: str, bounds: Bounds) -> Judgement:
+    limit, is_upper = _limit(requirement)
+    judged = Judgement(
+        requirement=requirement,
+        outcome=Outcome.INCONCLUSIVE,
+        subject=subject,
+        value=bounds.value,
+        low=bounds.low,
+        high=bounds.high,
+        limit=limit,
+        is_upper=is_upper,
+        n=bounds.n,
+        method=bounds.method,
+        reason=_numbers(requirement, bounds, limit, is_upper=is_upper),
+    )
+    if bounds.value is None:
+        return replace(judged, reason=bounds.reason, advice="there is no figure to judge")
+    if bounds.n < requirement.min_rows:
+        missing = requirement.min_rows - bounds.n
+        return replace(
+            judged,
+            advice=f"the gate asks for {requirement.min_rows:,} {requirement.kind.rows}: "
+            f"{missing:,} more",
+            rows_needed=missing,
+        )
+    clears, is_beyond = _sides(bounds, limit, is_upper=is_upper)
+    if clears:
+        return replace(judged, outcome=Outcome.PASS)
+    if is_beyond:
+        reason = _numbers(requirement, bounds, limit, is_upper=is_upper, is_failed=True)
+        return replace(judged, outcome=Outcome.FAIL, reason=reason)
+    needed, advice = _advice(requirement, bounds, limit, is_upper=is_upper)
+    return replace(judged, advice=advice, rows_needed=needed)
+
+
+def _sides(bounds: Bounds, limit: float, *, is_upper: bool) -> tuple[bool, bool]:
+    """Return whether the bound clears the limit, and whether the other is clearly beyond it."""
+    low = -math.inf if bounds.low is None else bounds.low
+    high = math.inf if bounds.high is None else bounds.high
+    return (high <= limit, low > limit) if is_upper else (low >= limit, high < limit)
+
+
+def _numbers(
+    requirement: Requirement,
+    bounds: Bounds,
+    limit: float,
+    *,
+    is_upper: bool,
+    is_failed: bool = False,
+) -> str:
+    """Return the figure, the bound that decides and the limit in a sentence."""
+    unit, rows = requirement.kind.unit, requirement.kind.rows
+    says = shown_difference if requirement.is_paired else shown
+    asked = "at most" if is_upper else "at least"
+    shows_upper = is_upper != is_failed
+    bound = bounds.high if shows_upper else bounds.low
+    text = f"{says(bounds.value, unit)} on {bounds.n:,} {rows}"
+    if bound is None:
+        return f"{text}; no bound, asked is {asked} {says(limit, unit)}"
+    side = "at most" if shows_upper else "at least"
+    return (
+        f"{text}; at {100 * requirement.confidence:g}% confidence {side} {says(bound, unit)}, "
+        f"asked is {asked} {says(limit, unit)}"
+    )
+
+
+def _paired_reason(judged: Judgement) -> str:
+    if judged.before is None or judged.after is None:
+        return judged.reason
+    unit = judged.requirement.kind.unit
+    return f"{shown(judged.after, unit)} against {shown(judged.before, unit)}: {judged.reason}"
+
+
+def _advice(
+    requirement: Requirement, bounds: Bounds, limit: float, *, is_upper: bool
+) -> tuple[int | None, str]:
+    """Return how many more rows would settle an open requirement, and what to say of it."""
+    assert bounds.value is not None  # noqa: S101 - judged before
+    rows = requirement.kind.rows
+    room = limit - bounds.value if is_upper else bounds.value - limit
+    if room < 0:
+        return None, (
+            "the observed figure is on the wrong side of the limit: more rows would sooner show a "
+            "failure"
+        )
+    if bounds.reason:
+        return _open_bound(requirement, bounds)
+    if not requirement.is_paired and requirement.metric in PROPORTIONS:
+        if limit == (0.0 if is_upper else 1.0):
+            return None, f"no number of rows can show exactly {shown(limit, 'share')}"
+        target, seen = (limit, bounds.value) if is_upper else (1 - limit, 1 - bounds.value)
+        needed = required_negatives(target, max(0.0, seen), requirement.confidence)
+        more = None if needed is None else math.ceil(needed * bounds.n / bounds.size) - bounds.n
+    elif bounds.differing is not None:
+        more = _tango_rows(bounds, limit, requirement.confidence, is_upper=is_upper)
+    else:
+        more = rows_for_scaled(bounds, limit, is_upper=is_upper)
+    if more is None:
+        return None, "the observed figure is at the limit: more rows alone will not settle it"
+    more = max(1, more)
+    return more, f"about {more:,} more {rows} would settle it if the figure stays as observed"
+
+
+def _open_bound(requirement: Requirement, bounds: Bounds) -> tuple[int | None, str]:
+    if requirement.metric.endswith("_ms") and bounds.size >= 1:
+        share = float(requirement.metric[1:-3]) / 100
+        least = rows_for_percentile(share, requirement.confidence)
+        more = max(1, math.ceil(least * bounds.n / bounds.size) - bounds.n)
+        return more, f"{bounds.reason}: {more:,} more {requirement.kind.rows}"
+    return None, bounds.reason
+
+
+def _tango_rows(bounds: Bounds, limit: float, confidence: float, *, is_upper: bool) -> int | None:
+    """Return how many more rows would let Tango's bound clear the limit at the rates seen."""
+    difference, differing = bounds.value or 0.0, bounds.differing or 0.0
+
+    def clears(scale: float) -> bool:
+        n = bounds.size * scale
+        gained, lost = ((differing + sign * difference) * n / 2 for sign in (1, -1))
+        low, high = tango_bounds(gained, lost, n, confidence)
+        return high <= limit if is_upper else low >= limit
+
+    top = 2.0
+    while not clears(top):
+        top *= 2
+        if top > _MOST_SCALE:
+            return None
+    low = top / 2
+    for _ in range(30):
+        middle = (low + top) / 2
+        low, top = (low, middle) if clears(middle) else (middle, top)
+    return math.ceil(bounds.n * top) - bounds.n
+
+
+def _threshold(run: RunInfo, mode: Mode, thresholds: Mapping[str, float]) -> float | None:
+    """Return a mode's threshold, .5 if none is known; three classes may do without."""
+    return thresholds.get(mode.value, None if run.task is Task.SENTIMENT else DEFAULT_THRESHOLD)
+
+
+def _title(candidate: Candidate) -> str:
+    if candidate.title:
+        return candidate.title
+    bands = ""
+    if candidate.mode is Mode.HYBRID and candidate.bands != Bands():
+        lower = "off" if candidate.bands.lower is None else f"{candidate.bands.lower:g}"
+        bands = f", bands {lower} / {candidate.bands.upper:g}"
+    at = "" if candidate.threshold is None else f" at threshold {candidate.threshold:g}"
+    return f"{candidate.mode.value}{at}{bands}"
+
+
+def _described(candidate: Candidate) -> str:
+    return f"{_title(candidate)}, run {candidate.run_id}"

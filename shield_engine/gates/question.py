@@ -1,0 +1,217 @@
+"""One requirement over aligned rows: its figure, or difference from a baseline, with its bounds.
+
+Hides which bound belongs to which metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shield_engine.evaluation.evaluate import SENTIMENT_POSITIVE, ModeView
+from shield_engine.evaluation.metrics import (
+    Figure,
+    binary_metrics,
+    multiclass_metrics,
+    paired_binary_metrics,
+)
+from shield_engine.evaluation.paired import (
+    BINARY_DIFFERENCES,
+    MULTICLASS_DIFFERENCES,
+    Patterns,
+    auc_difference,
+)
+from shield_engine.gates.bounds import (
+    Bounds,
+    compacted,
+    paired_percentile_bounds,
+    paired_proportion_bounds,
+    percentile_bounds,
+    proportion_bounds,
+)
+from shield_engine.types import LABELS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shield_engine.evaluation.candidates import Aligned
+    from shield_engine.gates.document import Requirement
+
+    Mask = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+
+__all__ = ["PROPORTIONS", "Question"]
+
+PROPORTIONS = ("recall", "fpr", "precision", "accuracy", "flag_rate", "escalated")
+"""Metrics that are a share of rows, and so have exact bounds."""
+
+_UNLABELLED = ("flag_rate", "escalated")
+_TWO_CLASSES = ("recall", "fpr", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One requirement over aligned rows.
+
+    Attributes:
+        aligned: The candidate, and in a comparison the baseline after it.
+        rows: Which rows the requirement is about.
+        groups: Codes of rows that belong together; `None` if none do.
+    """
+
+    requirement: Requirement
+    aligned: Aligned
+    rows: Mask
+    groups: Ints | None
+    seed: int
+
+    def bounds(self) -> Bounds:
+        """Return the figure, or its difference from the baseline, with its bounds."""
+        name = self.requirement.metric
+        if name.endswith("_ms"):
+            return self._latency(float(name[1:-3]))
+        if name in PROPORTIONS:
+            return self._proportion()
+        return self._interval_bounds()
+
+    def values(self) -> tuple[float | None, float | None]:
+        """Return the candidate's figure and the baseline's."""
+        name = self.requirement.metric
+        found: list[float | None] = []
+        for position, view in enumerate(self.aligned.views):
+            if name.endswith("_ms"):
+                times = self._times()[0][position]
+                found.append(float(np.percentile(times, float(name[1:-3]))) if len(times) else None)
+            elif name in PROPORTIONS:
+                hits, counted = self._counted(view)
+                n = int(counted.sum())
+                found.append(float((hits & counted).sum()) / n if n else None)
+            else:
+                found.append(_figures(view, self._labelled(), None, self.seed, 0.9, 0)[name].value)
+        return found[0], found[1]
+
+    def _labelled(self) -> Mask:
+        return self.aligned.counts & self.rows
+
+    def _times(self) -> tuple[list[NDArray[np.float64]], Mask]:
+        """Return each side's milliseconds on the rows that the cache answered for neither."""
+        every = [self.aligned.latency_ms(position) for position in range(len(self.aligned.views))]
+        used = self.rows & ~np.any([np.isnan(ms) for ms in every], axis=0)
+        return [ms[used] for ms in every], used
+
+    def _latency(self, percentile: float) -> Bounds:
+        times, used = self._times()
+        groups = None if self.groups is None else self.groups[used]
+        empty = "no row was measured: the cache answered all, or the rows are none"
+        confidence = self.requirement.confidence
+        if not self.requirement.is_paired:
+            return percentile_bounds(times[0], percentile, groups, confidence, empty)
+        return paired_percentile_bounds(
+            times[1], times[0], percentile, groups, confidence, self.seed, empty
+        )
+
+    def _proportion(self) -> Bounds:
+        name, confidence = self.requirement.metric, self.requirement.confidence
+        view = self.aligned.views[0]
+        if name in _TWO_CLASSES and view.risk is None:
+            reason = f"defined for two classes only, these rows have {len(view.label_names)}"
+            return Bounds(None, None, None, 0, 0.0, "", reason)
+        empty = f"no {self.requirement.kind.rows}"
+        hits, counted = self._counted(view)
+        if not self.requirement.is_paired:
+            return proportion_bounds(hits, counted, self.groups, confidence, empty)
+        if name == "precision":  # each side flags rows of its own: no paired proportion
+            return self._interval_bounds()
+        before, other = self._counted(self.aligned.views[1])
+        both = counted & other
+        groups = None if self.groups is None else self.groups[both]
+        return paired_proportion_bounds(before[both], hits[both], groups, confidence, empty)
+
+    def _counted(self, view: ModeView) -> tuple[Mask, Mask]:
+        """Return successes and denominator of a proportion."""
+        name = self.requirement.metric
+        if name in _UNLABELLED:
+            scored = np.logical_and.reduce([one.is_scored for one in self.aligned.views])
+            return (view.asked if name == "escalated" else _flags(view)), scored & self.rows
+        labelled = self._labelled()
+        if name == "accuracy":
+            return view.predicted == view.labels, labelled
+        if name == "precision":
+            return view.labels == 1, labelled & (view.predicted == 1)
+        return view.predicted == 1, labelled & (view.labels == (1 if name == "recall" else 0))
+
+    def _interval_bounds(self) -> Bounds:
+        """Return bounds from a two-sided interval at 2c - 1, so that each end holds at c."""
+        name, confidence = self.requirement.metric, 2 * self.requirement.confidence - 1
+        keep = self._labelled()
+        groups = None if self.groups is None else compacted(self.groups[keep])
+        if self.requirement.is_paired:
+            figure = self._difference(name, keep, groups, confidence)
+        else:
+            view, chars = self.aligned.views[0], self.aligned.scores[0].chars
+            figure = _figures(view, keep, groups, self.seed, confidence, None, chars)[name]
+        reason = "" if figure.method else figure.reason or "no bound"
+        return Bounds(
+            figure.value, figure.low, figure.high, figure.n, figure.n, figure.method, reason
+        )
+
+    def _difference(self, name: str, keep: Mask, groups: Ints | None, confidence: float) -> Figure:
+        """Return candidate minus baseline; by patterns or DeLong where many rows cost nothing."""
+        after, before = self.aligned.views
+        labels = after.labels[keep]
+        is_binary = after.risk is not None and before.risk is not None
+        if name in (BINARY_DIFFERENCES if is_binary else MULTICLASS_DIFFERENCES):
+            verdicts = np.column_stack([before.predicted[keep], after.predicted[keep]])
+            patterns = Patterns.of(
+                labels, verdicts, len(after.label_names), groups=groups, seed=self.seed
+            )
+            return patterns.differences(0, 1, confidence)[name]
+        if after.risk is None or before.risk is None:
+            reason = f"defined for two classes only, these rows have {len(after.label_names)}"
+            return Figure(None, None, None, len(labels), reason)
+        risks = before.risk[keep], after.risk[keep]
+        if name == "roc_auc":
+            return auc_difference(labels, *risks, groups=groups, confidence=confidence)
+        return paired_binary_metrics(
+            labels, *risks, before.threshold or 0.0, after.threshold or 0.0,
+            groups=groups, seed=self.seed, confidence=confidence,
+        )[name]  # fmt: skip
+
+
+def _figures(
+    view: ModeView,
+    keep: Mask,
+    groups: Ints | None,
+    seed: int,
+    confidence: float,
+    resamples: int | None,
+    chars: Ints | None = None,
+) -> dict[str, Figure]:
+    if view.risk is not None and view.threshold is not None:
+        return binary_metrics(
+            view.labels[keep],
+            view.risk[keep],
+            view.threshold,
+            lengths=None if chars is None else chars[keep],
+            groups=groups,
+            seed=seed,
+            resamples=resamples,
+            confidence=confidence,
+        )
+    return multiclass_metrics(
+        view.labels[keep],
+        view.probabilities[keep],
+        view.label_names,
+        groups=groups,
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+    )
+
+
+def _flags(view: ModeView) -> Mask:
+    """Return which rows are flagged; of three classes those called negative."""
+    positive = 1 if view.risk is not None else LABELS[view.task].index(SENTIMENT_POSITIVE)
+    return np.asarray(view.predicted == positive)

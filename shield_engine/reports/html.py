@@ -1,0 +1,175 @@
+"""A report as one HTML file: no script, nothing fetched, charts inline, light and dark, printable.
+
+Everything that is shown passes through one filter that writes hidden characters out, then through
+autoescape; only markup of this package's own charts is exempt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from shield_engine.evaluation.curves import roc_curve_points, threshold_sweep
+from shield_engine.evaluation.metrics import METRIC_HELP
+from shield_engine.gates import Judgement
+from shield_engine.reports.document import ModeFigures, Report, leaves
+from shield_engine.reports.markdown import figure_text
+from shield_engine.reports.svg import (
+    Bar,
+    Curve,
+    Interval,
+    bars,
+    bounds_bar,
+    curves,
+    forest,
+    histogram,
+)
+from shield_engine.reports.texts import visible
+
+if TYPE_CHECKING:
+    from shield_engine.evaluation.evaluate import ModeView
+
+__all__ = ["as_html"]
+
+_FOREST = ("recall", "fpr", "precision", "f1", "accuracy", "roc_auc", "macro_f1", "macro_recall")
+_BINS = 40
+_TEXT_LIMIT = 4_000
+
+
+def as_html(report: Report) -> str:
+    """Return the report as the text of one HTML file."""
+    environment = Environment(
+        loader=PackageLoader("shield_engine.reports"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        charts=_charts(report),
+        figure=figure_text,
+        metric_help=METRIC_HELP,
+        latency=_latency,
+        gate_bar=_gate_bar,
+        stamp=leaves(report.run.stamp),
+        evidence=[] if report.policy is None else leaves(report.policy.evidence),
+        text_limit=_TEXT_LIMIT,
+        methods=_methods(report),
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Return a value of the template as it may be shown; markup of our own charts as it is."""
+    if isinstance(value, Markup):
+        return value
+    return visible(str(value))
+
+
+def _charts(report: Report) -> dict[str, Markup]:
+    charts = {}
+    if report.modes[0].view.counts.any():
+        charts["forest"] = _forest(report)
+        if _has_both(report.modes[0].view):
+            charts["roc"] = _roc(report)
+    if report.modes[0].view.risk is not None:
+        charts["scores"] = _scores(report.modes[0])
+    if any(one.evaluation.latency.p50 is not None for one in report.modes):
+        charts["latency"] = _latencies(report)
+    return charts
+
+
+def _has_both(view: ModeView) -> bool:
+    return view.risk is not None and len(np.unique(view.labels[view.counts])) == 2
+
+
+def _forest(report: Report) -> Markup:
+    items = []
+    for name in _FOREST:
+        for series, one in enumerate(report.modes):
+            figure = one.evaluation.metrics[name]
+            if figure.value is None or name not in report.metric_names:
+                continue
+            has_ends = figure.low is not None and figure.high is not None
+            items.append(
+                Interval(
+                    label=name,
+                    series=series,
+                    value=100 * figure.value,
+                    low=100 * (figure.low or 0.0) if has_ends else None,
+                    high=100 * (figure.high or 0.0) if has_ends else None,
+                    text=f"{one.title}, {name}: {figure_text(name, figure)}",
+                )
+            )
+    return forest("Figures of each mode with 95% intervals", items)
+
+
+def _roc(report: Report) -> Markup:
+    items = []
+    for series, one in enumerate(report.modes):
+        view = one.view
+        if view.risk is None or not _has_both(view):
+            continue
+        labels, risk = view.labels[view.counts], view.risk[view.counts]
+        curve = roc_curve_points(labels, risk, max_points=300)
+        sweep = threshold_sweep(labels, risk, [view.threshold or 0.0])
+        mark = (100 * float(sweep.fpr[0]), 100 * float(sweep.recall[0]))
+        items.append(Curve(one.title, series, 100 * curve.fpr, 100 * curve.recall, mark))
+    return curves(
+        "Recall against the false positive rate of each mode",
+        items,
+        "false positive rate, % of harmless rows",
+        "recall, % of risky rows",
+    )
+
+
+def _scores(one: ModeFigures) -> Markup:
+    view = one.view
+    assert view.risk is not None  # noqa: S101 - asked by the caller
+    edges = np.linspace(0, 1, _BINS + 1)
+    groups = [(name, view.labels == index) for index, name in enumerate(view.label_names)]
+    if not view.counts.any():
+        groups = [("rows", np.ones(len(view.labels), dtype=bool))]
+    classes = [
+        (name, np.histogram(view.risk[rows & view.is_scored], edges)[0]) for name, rows in groups
+    ]
+    return histogram("How many rows have which score", edges, classes, view.threshold)
+
+
+def _latencies(report: Report) -> Markup:
+    items = []
+    for series, one in enumerate(report.modes):
+        summary = one.evaluation.latency
+        for name in ("p50", "p95", "p99"):
+            value = getattr(summary, name)
+            if value is not None:
+                said = f"{one.title}, {name}: {value:.3g} ms, n {summary.n:,}"
+                items.append(Bar(f"{one.evaluation.mode.value} {name}", series, value, said))
+    return bars("Latency of each mode on cache misses", items, "milliseconds")
+
+
+def _gate_bar(one: Judgement) -> Markup:
+    if one.value is None or one.low is None or one.high is None or one.limit is None:
+        return Markup("")
+    return bounds_bar(one.reason, one.value, one.low, one.high, one.limit)
+
+
+def _latency(one: ModeFigures) -> str:
+    summary = one.evaluation.latency
+    if summary.p50 is None or summary.p95 is None or summary.p99 is None:
+        return "-"
+    return f"{summary.p50:.3g} / {summary.p95:.3g} / {summary.p99:.3g}, n {summary.n:,}"
+
+
+def _methods(report: Report) -> str:
+    found = {
+        one.evaluation.metrics[name].method
+        for one in report.modes
+        for name in report.metric_names
+        if one.evaluation.metrics[name].method
+    }
+    return "; ".join(sorted(found)) or "none"
