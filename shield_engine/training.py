@@ -7,6 +7,7 @@ The recipe is deliberately plain (one learning rate, one loss) and every choice 
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -15,7 +16,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,12 @@ def train(recipe: Recipe, data: Path, out: Path) -> TrainingReport:
 
     Args:
         recipe: Hyper-parameters; `Recipe.for_task` gives the bundled models' ones.
-        data: JSON Lines (optionally gzip) with `text`, `label` and, if present, `source`.
+        data: JSON Lines or CSV (by its name; optionally gzip) with `text`, `label` and, if present,
+            `source`.
         out: A folder that does not hold a model yet; nothing is ever overwritten.
 
     Raises:
-        DatasetError: A line is not JSON, or a label is not one of the task's.
+        DatasetError: A line is not JSON or CSV, or a label is not one of the task's.
         TrainingError: The extra `[train]` is missing, `out` is taken, or a class is absent.
     """
     torch, transformers = _import_training_packages()
@@ -395,26 +397,61 @@ def _read_rows(data: Path, task: Task) -> _Rows:
     names: dict[object, int] = {name: index for index, name in enumerate(LABELS[task])}
     if task is not Task.SENTIMENT:
         names |= {0: 0, 1: 1, "0": 0, "1": 1}
+    is_csv = data.name.lower().removesuffix(".gz").endswith(".csv")
+    records = _csv_records if is_csv else _json_records
     texts, labels, sources = [], [], []
     try:
-        stream = opener(data, "rt", encoding="utf-8")
+        # Line ends are left as they are: a text in a CSV cell may hold any.
+        stream = opener(data, "rt", encoding="utf-8", newline="")
     except OSError as error:
         raise DatasetError(f"{data} cannot be opened: {error.strerror}") from error
     with stream as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, row, found in records(data, lines):
             try:
-                row = json.loads(line)
                 texts.append(str(row["text"]))
                 labels.append(names[row["label"]])
-            except (ValueError, KeyError, TypeError) as error:
+            except (KeyError, TypeError) as error:
                 raise DatasetError(
-                    f"{data}:{number}: expected a JSON object with text and label "
-                    f"(one of {sorted(map(str, names))}); found {line[:80]!r}"
+                    f"{data}:{number}: expected {'a row' if is_csv else 'a JSON object'} with text "
+                    f"and label (one of {sorted(map(str, names))}); found {found[:80]!r}"
                 ) from error
-            sources.append(str(row.get("source", "")))
+            sources.append(str(row.get("source") or ""))
     if len(set(labels)) < len(LABELS[task]):
         raise TrainingError(f"{data} lacks a class: {task.value} needs {', '.join(LABELS[task])}")
     return _Rows(texts, np.asarray(labels, dtype=np.int64), sources)
+
+
+def _json_records(data: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any, str]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(
+                f"{data}:{number}: expected a JSON object with text and label; found {line[:80]!r}"
+            ) from error
+        yield number, row, line
+
+
+def _csv_records(data: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any, str]]:
+    # The limit is process-wide; a long text is no error here.
+    csv.field_size_limit(max(csv.field_size_limit(), 2**26))
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = [name.removeprefix("\ufeff") for name in next(reader, [])]
+        if missing := {"text", "label"} - set(header):
+            raise DatasetError(
+                f"{data}:1: expected a header with text and label; "
+                f"{' and '.join(sorted(missing))} is missing"
+            )
+        for cells in reader:
+            if len(cells) != len(header):
+                raise DatasetError(
+                    f"{data}:{reader.line_num}: {len(cells)} cells where the header has "
+                    f"{len(header)}"
+                )
+            yield reader.line_num, dict(zip(header, cells, strict=True)), ",".join(cells)
+    except csv.Error as error:
+        raise DatasetError(f"{data}:{reader.line_num}: no valid CSV ({error})") from error
 
 
 def _split(rows: _Rows, recipe: Recipe) -> tuple[_Rows, _Rows]:

@@ -61,8 +61,8 @@ from shield_engine.store.versions import lineage
 from shield_engine.types import LABELS, Mode
 
 PAGE_ROWS = 50
+# Rows of a dataset whose texts are compared without being asked; it takes under a second.
 MOST_AUTOMATIC = 5_000
-"""Rows of a dataset whose texts are compared without being asked; it takes under a second."""
 ROWS, SUSPECTS, WORDING, EXPORT = (
     "Rows", "Suspected labels", "Words and patterns", "Export",
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata, util
@@ -133,12 +132,11 @@ def dashboard(
         "--browser.gatherUsageStats", "false", "--server.enableXsrfProtection", "true",
         "--server.maxUploadSize", "200", "--server.fileWatcherType", "none",
         "--client.toolbarMode", "minimal", "--client.showErrorDetails", "none",
+        "--runner.magicEnabled", "false",
     ]  # fmt: skip
-    try:
-        code = subprocess.run(command, check=False, cwd=script.parent).returncode
-    except KeyboardInterrupt:
-        code = 0
-    raise typer.Exit(code)
+    # One process, so that whoever stops `shield dashboard` stops the server and frees the store.
+    os.chdir(script.parent)
+    os.execv(sys.executable, command)  # noqa: S606 - a fixed argument list, no shell
 
 
 @app.command()
@@ -481,7 +479,8 @@ def export(
 def train(
     task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
     data: Annotated[
-        Path, typer.Option(help="JSON Lines or CSV with text, label and, if known, source; may be .gz.")
+        Path,
+        typer.Option(help="JSON Lines or CSV with text, label and, if known, source; may be .gz."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the model and its report.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,

@@ -39,7 +39,7 @@ from shield_engine.types import LABELS, Task
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ImportedDataset", "Progress", "import_rows"]
+__all__ = ["ImportedDataset", "Progress", "import_rows", "row_code"]
 
 Progress = Callable[[int, float | None], None]
 """Called with rows read so far and the share of the file read (0..1; `None` if not known)."""
@@ -139,6 +139,29 @@ def import_rows(
     return intake.finish(sniffed, mapping is None)
 
 
+def row_code(
+    row_id: str, label: int | None, digest: bytes, group: str | None, slices: str | None
+) -> bytes:
+    """Return what one row adds to the content hash of its dataset.
+
+    Args:
+        row_id: The row's name.
+        label: Its class index.
+        digest: SHA-256 of its text.
+        group: Its group.
+        slices: Its slices as a JSON object.
+    """
+    name = row_id.encode("utf-8")
+    # The id is the only part without a fixed length, so it is the one that is preceded by it.
+    code = b"-" if label is None else b"%d" % label
+    content = b"%d:%b%b%b" % (len(name), name, code, digest)
+    # Rows without a group and slices hash as they would in a file that has neither.
+    if group is not None or slices is not None:
+        extra = json.dumps([group, slices]).encode()
+        content += b"+%d:%b" % (len(extra), extra)
+    return content
+
+
 def _read(
     inspected: Inspected, intake: _Intake, limit: int | None, progress: Progress | None
 ) -> None:
@@ -211,14 +234,9 @@ class _Intake:
     def _take(self, values: _Values, label: int | None) -> None:
         encoded = values.text.encode("utf-8")
         digest = hashlib.sha256(encoded)
-        row_id = values.row_id.encode("utf-8")
-        # The id is the only part without a fixed length, so it is the one that is preceded by it.
-        code = b"-" if label is None else b"%d" % label
-        self._hash.update(b"%d:%b%b%b" % (len(row_id), row_id, code, digest.digest()))
-        # Rows without a group and slices hash as they would in a file that has neither.
-        if values.group is not None or values.slices is not None:
-            extra = json.dumps([values.group, values.slices]).encode()
-            self._hash.update(b"+%d:%b" % (len(extra), extra))
+        self._hash.update(
+            row_code(values.row_id, label, digest.digest(), values.group, values.slices)
+        )
         self._profiler.add(values.text, digest.digest(), label)
         if self.mapping.id is not None:
             self._repeated_ids += values.row_id in self._ids

@@ -55,6 +55,7 @@ class DatasetInfo:
     details: Mapping[str, Any]
     purged: bool
     created_at: datetime
+    parent_id: str | None = None
 
     @property
     def title(self) -> str:
@@ -252,6 +253,7 @@ class Store:
         source: str,
         quarantined: int = 0,
         details: Mapping[str, Any] | None = None,
+        parent_id: str | None = None,
     ) -> DatasetInfo:
         """Store imported rows as a new version; the same rows again give the version there is.
 
@@ -263,6 +265,7 @@ class Store:
             source: File name the rows came from.
             quarantined: How many rows could not be read.
             details: Mapping, label map, profile and quarantine report.
+            parent_id: The version these rows were corrected from.
         """
         with self.writing() as cursor:
             known = cursor.execute(
@@ -278,10 +281,11 @@ class Store:
             dataset_id = uuid.uuid4().hex[:12]
             labelled = len(rows) - rows["label"].null_count
             cursor.execute(
-                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, false, ?)",
+                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false, ?)",
                 [
                     dataset_id, name, (last[0] if last else 0) + 1, task.value, content_hash,
-                    len(rows), labelled, quarantined, source, json.dumps(details or {}), utc_now(),
+                    len(rows), labelled, quarantined, source, json.dumps(details or {}), parent_id,
+                    utc_now(),
                 ],
             )  # fmt: skip
             cursor.register("incoming", rows)
@@ -327,7 +331,7 @@ class Store:
         return [(int(index), str(text), str(digest)) for index, text, digest in rows]
 
     def purge_texts(self, dataset_id: str) -> None:
-        """Drop a dataset's texts for good, and every word of them in results and reports.
+        """Drop a dataset's texts for good, and every word of them in results, notes and reports.
 
         Labels, hashes, scores and the ids of rules stay; the ids of lexicon words, which are words
         of the text, do not. The bytes of the texts leave the file when the store is next opened.
@@ -342,6 +346,8 @@ class Store:
                 "WHERE run_id IN (SELECT run_id FROM runs WHERE dataset_id = ?)",
                 [dataset_id],
             )
+            # A note may quote its row; corrected labels and tags say nothing of the text.
+            cursor.execute("UPDATE annotations SET note = NULL WHERE dataset_id = ?", [dataset_id])
             cursor.execute("UPDATE datasets SET purged = true WHERE dataset_id = ?", [dataset_id])
             cursor.execute(
                 "UPDATE datasets SET details = json_merge_patch(details, "
@@ -756,7 +762,7 @@ class Store:
 _LISTS = ("heuristic", "model")
 _DATASET_FIELDS = (
     "dataset_id", "name", "version", "task", "content_hash", "rows", "labelled", "quarantined",
-    "source", "details", "purged", "created_at",
+    "source", "details", "purged", "created_at", "parent_id",
 )  # fmt: skip
 _DATASET_COLUMNS = f"{', '.join(_DATASET_FIELDS)} FROM datasets"
 

@@ -53,6 +53,37 @@ def test_rows_are_read_with_labels_as_numbers_or_names(tmp_path: Path) -> None:
         assert read.sources == ["s", ""]
 
 
+def test_rows_are_read_from_csv_letter_by_letter(tmp_path: Path) -> None:
+    """Line ends, quotes and formula prefixes inside a cell stay; source may be absent or empty."""
+    content = '\ufefflabel,text,source\r\n1,"=a ""b""\r\nc\rd",s\nbenign,"plain, text",\n'
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content.encode())
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(content.encode()))
+    for name in ("rows.csv", "rows.csv.gz"):
+        read = _read_rows(tmp_path / name, Task.PROMPT_INJECTION)
+        assert read.texts == ['=a "b"\r\nc\rd', "plain, text"]
+        assert read.labels.tolist() == [1, 0]
+        assert read.sources == ["s", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"rows.csv:1: expected a header with text and label; label and text is missing"),
+        ("text,class\na,1\n", r"rows.csv:1: expected a header .* label is missing"),
+        ("text,label\na,1\nb,7\n", r"rows.csv:3: expected a row .* found 'b,7'"),
+        ("text,label\na,1,2\n", r"rows.csv:2: 3 cells where the header has 2"),
+        ('text,label\n"a,1\n', r"rows.csv:2: no valid CSV"),
+    ],
+)
+def test_bad_csv_is_named_by_line(tmp_path: Path, content: str, message: str) -> None:
+    """A CSV that cannot be used stops training before it starts, never half read."""
+    path = tmp_path / "rows.csv"
+    path.write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        _read_rows(path, Task.TOXICITY)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
