@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Pair", "Standing", "compare", "compare_slices", "cost_per_million"]
 
 MOST_RESAMPLED_ROWS = 200_000
-"""Above this many rows a candidate's own F1, MCC and areas are given without an interval: 200
-resamples of a million rows take some ten seconds a candidate. Differences always have theirs."""
+"""Above this many rows in groups a candidate's own F1, MCC and areas are given without an interval:
+200 resamples of a million rows take some ten seconds a candidate. Differences always have theirs.
+"""
 
 _NO_SLICES: Mapping[str, NDArray[np.object_]] = MappingProxyType({})
 
@@ -268,7 +269,7 @@ def compare(
         confidence: Of every interval, and of the family of tests.
         price_per_hour: Of the machine that scans, in any currency; gives the cost.
         resamples: Of each candidate's own figures; see `binary_metrics`. By default
-            `resample_count(n)`, and none above `MOST_RESAMPLED_ROWS`.
+            `resample_count(n)`, and none above `MOST_RESAMPLED_ROWS` in groups.
 
     Raises:
         ValueError: There is no such baseline.
@@ -281,7 +282,7 @@ def compare(
     labels = views[0].labels[keep]
     names = views[0].label_names
     groups = None if aligned.groups is None else _codes(aligned.groups[keep])
-    if resamples is None and len(labels) > MOST_RESAMPLED_ROWS:
+    if resamples is None and groups is not None and len(labels) > MOST_RESAMPLED_ROWS:
         resamples = 0
     standings = tuple(
         _standing(aligned, place, titles[place], keep, groups, price_per_hour, seed=seed,

@@ -119,6 +119,10 @@ METRIC_NAMES: tuple[str, ...] = tuple(METRIC_HELP)
 """Keys of every result of this module, in reading order."""
 
 
+_CELL_ROWS = 200_000
+"""Above this many rows, cells of like rows are resampled: 22 s for a million rows become under 1 s.
+"""
+
 _MULTICLASS_NAMES = ("accuracy", "mcc", "macro_f1", "macro_recall")
 
 
@@ -254,7 +258,10 @@ def binary_metrics(
     positives, n = int(truth.sum()), len(truth)
     flagged = risk >= threshold
     hit = truth.astype(bool)
-    figures = plan.figures(scorer, values)
+    cells = None
+    if plan.takes_cells():
+        cells = BinaryScorer.of_cells(truth, risk, threshold, sizes)
+    figures = plan.figures(scorer, values, cells)
     figures["accuracy"] = plan.proportion(flagged == hit, np.ones(n, dtype=bool))
     figures["precision"] = plan.proportion(hit, flagged)
     figures["recall"] = plan.proportion(flagged, hit)
@@ -301,7 +308,10 @@ def multiclass_metrics(
     codes = None if codes is None else codes[order]
     scorer = ConfusionScorer.of(truth, predicted, len(label_names))
     plan = _Plan(truth, codes, resamples, seed, confidence)
-    figures = plan.figures(scorer, _values(scorer, len(truth)))
+    cells = None
+    if plan.takes_cells():
+        cells = ConfusionScorer.of_cells(truth, predicted, len(label_names))
+    figures = plan.figures(scorer, _values(scorer, len(truth)), cells)
     figures["accuracy"] = plan.proportion(truth == predicted, np.ones(len(truth), dtype=bool))
     if not len(truth):
         return {name: _missing(0, "no rows") for name in METRIC_NAMES}
@@ -464,11 +474,36 @@ class _Plan:
                 found.append(scorer.figures(weights))
         return [{name: np.concatenate([part[name] for part in p]) for name in p[0]} for p in parts]
 
-    def figures(self, scorer: _Scorer, values: dict[str, float]) -> dict[str, Figure]:
+    def takes_cells(self) -> bool:
+        """Return whether there are so many single rows that cells of like rows are resampled."""
+        return self.groups is None and len(self.truth) > _CELL_ROWS and self._has_resamples()
+
+    def sampled_cells(
+        self, scorer: _Scorer, classes: Ints, counts: Floats, values: dict[str, float]
+    ) -> dict[str, Floats]:
+        """Return resampled figures of cells, moved to where the rows' own figures are."""
+        rng = np.random.default_rng(self.seed)
+        weights = np.zeros((self.resamples, len(counts)))
+        for kind in np.unique(classes):
+            members = np.flatnonzero(classes == kind)
+            size = counts[members].sum()
+            weights[:, members] = rng.multinomial(int(size), counts[members] / size, self.resamples)
+        drawn, whole = scorer.figures(weights), scorer.figures(counts[None, :])
+        return {name: found + (values[name] - whole[name][0]) for name, found in drawn.items()}
+
+    def figures(
+        self,
+        scorer: _Scorer,
+        values: dict[str, float],
+        cells: tuple[_Scorer, Ints, Floats] | None = None,
+    ) -> dict[str, Figure]:
         """Return bootstrap figures of everything the scorer knows."""
         if not self._has_resamples():
             return {name: self.figure(v, None) for name, v in values.items()}
-        (samples,) = self.sampled(scorer)
+        if cells is None:
+            (samples,) = self.sampled(scorer)
+        else:
+            samples = self.sampled_cells(*cells, values)
         sizes = self._class_sizes()
         figures = {}
         for name, value in values.items():
@@ -513,7 +548,8 @@ class _Plan:
         low, high = interval.low, interval.high
         if is_doubly_biased:
             low, high = max(0.0, 2 * value - high), min(1.0, max(high, 2 * value - low))
-        method = f"bootstrap({len(samples)}, seed {self.seed}{unit}{left_out})"
+        what = "cells, " if self.takes_cells() else ""
+        method = f"bootstrap({what}{len(samples)}, seed {self.seed}{unit}{left_out})"
         return self._within(value, Limits(low, high, method))
 
     def proportion(self, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Figure:

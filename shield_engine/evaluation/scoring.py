@@ -115,6 +115,41 @@ class BinaryScorer:
             risky_flagged=int(np.sum(risky >= threshold)),
         )
 
+    @classmethod
+    def of_cells(
+        cls, truth: Ints, risk: Floats, threshold: float, sizes: Floats | None
+    ) -> tuple[BinaryScorer, Ints, Floats]:
+        """Return a scorer of cells of like rows, the class of each cell, and how many rows it has.
+
+        Cells are cut by score (finely among the highest harmless scores, where rates of 0.1% are
+        decided), at the threshold, at the edges of calibration bins, and by length. Figures of the
+        cells are close to those of the rows, and spread alike under resampling.
+        """
+        harmless = risk[truth == 0]
+        pool = harmless if len(harmless) else risk
+        shares = np.concatenate((np.linspace(0, 0.97, 500), np.linspace(0.97, 1, 500)))
+        edges = np.unique(
+            np.concatenate(
+                (np.quantile(pool, shares), [threshold], np.linspace(0, 1, ECE_BINS + 1))
+            )
+        )
+        cell = np.searchsorted(edges, risk, side="right")
+        width = len(edges) + 1
+        if sizes is not None:
+            lengths = np.unique(np.quantile(sizes, np.linspace(0, 1, 20)))
+            cell = cell * (len(lengths) + 1) + np.searchsorted(lengths, sizes, side="right")
+            width *= len(lengths) + 1
+        _, which, counts = np.unique(truth * width + cell, return_inverse=True, return_counts=True)
+        which = which.reshape(-1)
+        classes = np.zeros(len(counts), dtype=np.int64)
+        classes[which] = truth
+        means = np.bincount(which, risk) / counts
+        mean_sizes = None if sizes is None else np.bincount(which, sizes) / counts
+        # Mean scores of a cell may round to below the threshold that all its rows reach.
+        flagged = np.bincount(which, risk >= threshold) > 0
+        means = np.where(flagged, np.maximum(means, threshold), means)
+        return cls.of(classes, means, threshold, mean_sizes), classes, counts.astype(np.float64)
+
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights` (shape (m, n)), NaN where undefined."""
         harmless, risky = self.ranking.sorted_blocks(weights)
@@ -272,6 +307,19 @@ class ConfusionScorer:
             cells=confusion(truth, predicted, n_classes).astype(np.float64),
             present=[int(index) for index in np.unique(truth)],
         )
+
+    @classmethod
+    def of_cells(
+        cls, truth: Ints, predicted: Ints, n_classes: int
+    ) -> tuple[ConfusionScorer, Ints, Floats]:
+        """Return a scorer of the confusion matrix's cells, the class and the rows of each."""
+        cells, counts = np.unique(truth * n_classes + predicted, return_counts=True)
+        scorer = cls(
+            cell_of_row=cells,
+            cells=confusion(truth, predicted, n_classes).astype(np.float64),
+            present=[int(index) for index in np.unique(truth)],
+        )
+        return scorer, cells // n_classes, counts.astype(np.float64)
 
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights` (shape (m, n)), NaN where undefined."""
