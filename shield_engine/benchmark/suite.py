@@ -49,7 +49,7 @@ from shield_engine.scanners import PartsScanner, RawScores
 from shield_engine.settings import usable_cpus
 from shield_engine.types import Mode, ScanResult, Task
 
-__all__ = ["run_benchmark"]
+__all__ = ["machine_facts", "run_benchmark"]
 
 Measured = Iterator[Figure | Ratio]
 Item = TypeVar("Item")
@@ -571,7 +571,7 @@ def run_benchmark(
         "format": 1,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
-        "machine": _machine(),
+        "machine": machine_facts(),
         "figures": [],
         "ratios": [],
         "targets": [target.as_dict() for target in TARGETS],
@@ -590,7 +590,7 @@ def run_benchmark(
     return {**document, "seconds": time.perf_counter() - started}
 
 
-def _machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Return what tells one machine from another, and how busy it was at the start."""
     import psutil
 

@@ -288,20 +288,32 @@ def suite(
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer calls: under a minute.")] = False,
+    workbench: Annotated[
+        bool,
+        typer.Option("--workbench", help="Time the pages' questions to a large synthetic run."),
+    ] = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1_000, help="Of that run: 1,000,000, with --quick 100,000.")
+    ] = None,
     json_out: JsonOption = None,
     store: StoreOption = True,
 ) -> None:
-    """Measure this machine: loading, tokenizing, inference, cache, end to end."""
-    from shield_engine.benchmark import as_markdown, run_benchmark
+    """Measure this machine: loading, tokenizing, inference, cache, end to end; or the workbench."""
+    from shield_engine.benchmark import as_markdown, run_benchmark, run_workbench
 
+    if rows is not None and not workbench:
+        raise typer.BadParameter("goes with --workbench", param_hint="--rows")
     shield = open_shield()
     with progress_bar("measuring") as advance:
-        document = run_benchmark(shield, quick=quick, on_progress=advance)
+        if workbench:
+            document = run_workbench(rows or (100_000 if quick else 1_000_000), on_progress=advance)
+        else:
+            document = run_benchmark(shield, quick=quick, on_progress=advance)
     if json_out is not None:
         _write_json(json_out, document)
     if json_out is None or str(json_out) != "-":
         console.print(as_markdown(document), markup=False, highlight=False, soft_wrap=True)
-    if store:
+    if store and not workbench:
         with evaluation_store(shield.settings) as opened:
             if opened.path is None:
                 note(

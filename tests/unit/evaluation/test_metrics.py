@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
+from shield_engine.evaluation import metrics
 from shield_engine.evaluation.metrics import (
     METRIC_HELP,
     METRIC_NAMES,
@@ -651,3 +652,43 @@ def test_each_metric_explains_itself() -> None:
         assert 1 <= text.count(". ") + 1 <= 2
     record = Figure(0.5, 0.4, 0.6, 10, method="wilson").as_dict()
     assert record == {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "reason": None}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_cells_of_like_rows_resample_as_rows_do(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far above the usual number of rows cells stand for them: same values, like intervals."""
+    rng = np.random.default_rng(3)
+    n = 6_000
+    labels = rng.integers(0, classes, n)
+    if classes == 2:
+        scores = np.where(labels == 1, rng.beta(5, 2, n), rng.beta(2, 5, n))
+        lengths = rng.integers(5, 900, n) + 100 * labels
+
+        def figures() -> dict[str, Figure]:
+            return binary_metrics(labels, scores, 0.5, lengths=lengths, resamples=2_000)
+    else:
+        shares = rng.dirichlet(np.ones(3), n) + 0.3 * np.eye(3)[labels]
+        shares /= shares.sum(axis=1, keepdims=True)
+
+        def figures() -> dict[str, Figure]:
+            return multiclass_metrics(labels, shares, ("a", "b", "c"), resamples=2_000)
+
+    rows = figures()
+    monkeypatch.setattr(metrics, "_CELL_ROWS", 1_000)
+    cells = figures()
+    compared = 0
+    for name, figure in rows.items():
+        if figure.low is None or figure.high is None or not figure.method.startswith("bootstrap"):
+            continue
+        found = cells[name]
+        assert found.value == figure.value
+        assert found.low is not None
+        assert found.high is not None
+        assert "cells" in found.method
+        width = figure.high - figure.low
+        assert abs(found.low - figure.low) < 0.15 * width, name
+        assert abs(found.high - figure.high) < 0.15 * width, name
+        compared += 1
+    assert compared >= (8 if classes == 2 else 3)
