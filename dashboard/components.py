@@ -7,8 +7,7 @@ are shown as text (`show_text`, a dataframe's text column) or escaped by `plain`
 from __future__ import annotations
 
 import csv
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,12 @@ import streamlit as st
 from dashboard.state import resources
 from shield_engine.errors import ShieldError, StoreBusyError
 from shield_engine.evaluation.exports import neutralised_text
-from shield_engine.evaluation.metrics import METRIC_HELP, Figure
+from shield_engine.evaluation.metrics import Figure
+from shield_engine.reports.texts import visible
 from shield_engine.store import RunStatus
 from shield_engine.types import Mode
 
 if TYPE_CHECKING:
-    from shield_engine.evaluation.evaluate import ModeEvaluation
     from shield_engine.evaluation.runs import Progress
     from shield_engine.store import RunInfo
 
@@ -41,8 +40,6 @@ __all__ = [
     "errors_shown",
     "figure_text",
     "megabytes",
-    "metric_frame",
-    "metric_table",
     "milliseconds",
     "page_title",
     "paged",
@@ -95,33 +92,9 @@ STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
 """Icon and colour of each state of a run; the state's name is always written beside them."""
 
 _NOT_RATES = frozenset({"mcc", "brier", "ece"})
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-_HIDDEN_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f")
-"""Letters and marks that draw nothing: Hangul fillers, the blank of Braille, the joiner."""
-_KEPT_CONTROLS = frozenset("\n\t")
 
 
 # --- texts of others ------------------------------------------------------------------------
-
-
-def visible(text: str) -> str:
-    """Return `text` with every character that draws nothing written as its code point.
-
-    Zero-width and bidi characters, tag characters, controls, fillers and lone surrogates become
-    `⟨U+200B⟩`; line breaks (of any convention) and tabs stay.
-    """
-    text = text.replace("\r\n", "\n")
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return "".join(f"⟨U+{ord(letter):04X}⟩" if _is_hidden(letter) else letter for letter in text)
-
-
-def _is_hidden(letter: str) -> bool:
-    if letter in _KEPT_CONTROLS:
-        return False
-    if letter in _HIDDEN_LETTERS or "\U000e0100" <= letter <= "\U000e01ef":
-        return True
-    return unicodedata.category(letter) in _HIDDEN_CATEGORIES
 
 
 def plain(text: str) -> str:
@@ -266,36 +239,6 @@ def download_table(frame: pd.DataFrame, file_name: str, *, key: str, label: str 
         key=key,
         icon=":material/download:",
         on_click="ignore",
-    )
-
-
-def metric_frame(evaluations: Mapping[Mode, ModeEvaluation], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a mode: each metric with its interval, and n."""
-    rows = []
-    for mode, result in evaluations.items():
-        row: dict[str, Any] = {"Mode": MODE_TITLES[mode]}
-        for name in names:
-            row[METRIC_TITLES[name]] = figure_text(name, result.metrics[name])
-        row["n"] = result.n
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def metric_table(
-    evaluations: Mapping[Mode, ModeEvaluation], names: Sequence[str], *, key: str
-) -> None:
-    """Show one row a mode; a column's header explains its metric on hover."""
-    st.dataframe(
-        metric_frame(evaluations, names),
-        hide_index=True,
-        key=key,
-        column_config={
-            METRIC_TITLES[name]: st.column_config.TextColumn(
-                help=f"{METRIC_HELP[name]} In brackets: 95% interval."
-            )
-            for name in names
-        },
-        alt="Metrics of each mode with 95% intervals",
     )
 
 

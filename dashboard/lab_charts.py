@@ -102,7 +102,7 @@ def metrics_against_threshold(
         figure.add_vrect(
             x0=flat.low, x1=flat.high, fillcolor=PALETTE["muted"], opacity=0.15, line_width=0
         )
-    return _with_threshold(figure, threshold)
+    return _with_threshold(figure, threshold, at_foot=True)
 
 
 def curve(column: ScoreColumn, kind: str, threshold: float, color: str) -> go.Figure:
@@ -182,10 +182,12 @@ def band_map(points: Sequence[BandPoint], value: str, title: str, scale: float =
     )  # fmt: skip
 
 
-def _with_threshold(figure: go.Figure, threshold: float) -> go.Figure:
+def _with_threshold(figure: go.Figure, threshold: float, *, at_foot: bool = False) -> go.Figure:
     figure.add_vline(
         x=threshold, line={"color": PALETTE["muted"], "width": 2},
         annotation={"text": f"threshold {threshold:g}", "font": {"size": 12}},
+        annotation_position="bottom right" if at_foot and threshold < 0.7 else "top left"
+        if threshold > 0.7 else "top right",
     )  # fmt: skip
     return figure
 

@@ -35,5 +35,7 @@ def choose_run(fits: Callable[[RunInfo], bool] = lambda run: bool(run.rows_done)
     chosen: str = st.selectbox(
         "Run", options, format_func=lambda run_id: run_title(found[run_id], names), key=_KEY
     )
+    if chosen != wanted:
+        st.query_params.pop("row", None)  # it was a row of the run before
     st.query_params["run"] = st.session_state["run_in_url"] = chosen
     return found[chosen]

@@ -52,7 +52,6 @@ __all__ = [
     "common_rows",
     "comparison_of",
     "drop_stale",
-    "evaluation",
     "import_bundles",
     "keep",
     "kept",
@@ -131,20 +130,6 @@ def import_bundles(held: Resources) -> list[str]:
         else:
             said.append(f"Run {run.run_id}, written while the store was busy, was imported.")
     return said
-
-
-@st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
-def evaluation(
-    run_id: str, rows_done: int, thresholds: tuple[tuple[str, float], ...]
-) -> dict[Mode, ModeEvaluation]:
-    """Return every mode's figures of a run.
-
-    Args:
-        run_id: Which run.
-        rows_done: Part of the cache's key: a run that grew has other figures.
-        thresholds: (mode, threshold) pairs; .5 where a mode is not named.
-    """
-    return evaluate_run(resources().store, run_id, thresholds=dict(thresholds))
 
 
 def balanced(run: RunInfo) -> tuple[tuple[str, float], ...]:

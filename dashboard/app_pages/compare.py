@@ -24,6 +24,7 @@ from dashboard.components import (
     watch_run,
 )
 from dashboard.rows import result_facts, rows_table, spans_frame
+from dashboard.run_choice import choose_run
 from dashboard.state import (
     aligned,
     balanced,
@@ -36,7 +37,6 @@ from dashboard.state import (
     scores,
     sliced,
 )
-from dashboard.tables import run_title
 from shield_engine.evaluation.breakdown import Lattice, lattice
 from shield_engine.evaluation.candidates import Aligned, Candidate
 from shield_engine.evaluation.compare import Comparison
@@ -79,29 +79,6 @@ class Choice:
 
 
 # --- choosing -------------------------------------------------------------------------------
-
-
-def choose_run() -> RunInfo | None:
-    """Let the user choose among runs that have results; the choice is in the URL."""
-    held = resources()
-    found = {run.run_id: run for run in held.store.runs() if run.rows_done}
-    if not found:
-        return None
-    names = {info.dataset_id: info.title for info in held.store.datasets()}
-    options = sorted(found, key=lambda run_id: found[run_id].status != RunStatus.DONE)
-    drop_stale("compared_run", options)
-    # A bound selectbox would put the whole title into the URL; the run's id is what links carry.
-    wanted = st.query_params.get("run")
-    if wanted in found and st.session_state.get("compared_url") != wanted:
-        st.session_state["compared_run"] = wanted
-    chosen = st.selectbox(
-        "Run",
-        options,
-        format_func=lambda run_id: run_title(found[run_id], names),
-        key="compared_run",
-    )
-    st.query_params["run"] = st.session_state["compared_url"] = chosen
-    return found[chosen]
 
 
 def all_options(run: RunInfo) -> tuple[list[Option], list[str]]:
@@ -221,6 +198,16 @@ def show_verdict(found: Comparison, run: RunInfo) -> None:
         st.info(plain(comparison.headline(found)), icon=":material/balance:")
     if run.errors:
         st.warning(f"{run.errors:,} rows failed in the model and count in no figure.")
+    with st.container(horizontal=True):
+        link = {"run": run.run_id}
+        st.page_link(
+            "app_pages/threshold_lab.py", label="Choose a threshold", icon=":material/tune:",
+            query_params=link,
+        )  # fmt: skip
+        st.page_link(
+            "app_pages/errors.py", label="Read the errors", icon=":material/rule:",
+            query_params=link,
+        )  # fmt: skip
     if len(found.pairs) > 1 and found.winner is not None:
         base = plain(found.standings[found.baseline].title)
         with st.expander(f"Every candidate against {base}, in words"):

@@ -21,8 +21,8 @@ from dashboard.components import (
     visible,
 )
 from dashboard.rows import result_facts, spans_frame
+from dashboard.run_choice import choose_run
 from dashboard.state import balanced, drop_stale, keep, resources
-from dashboard.tables import run_title
 from shield_engine.errors import ShieldError
 from shield_engine.evaluation.breakdown import LENGTH_BANDS
 from shield_engine.evaluation.evaluate import available_modes
@@ -35,7 +35,7 @@ from shield_engine.evaluation.review import (
     in_length_band,
     planned_correction,
 )
-from shield_engine.store import DatasetInfo, RunInfo, RunStatus
+from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.store.annotations import (
     Annotation,
     annotate,
@@ -89,28 +89,6 @@ class Shown:
 
 
 # --- what is judged, and how ----------------------------------------------------------------
-
-
-def choose_run() -> RunInfo | None:
-    """Let the user choose among runs that have results; the choice is in the URL."""
-    held = resources()
-    found = {run.run_id: run for run in held.store.runs() if run.rows_done}
-    if not found:
-        return None
-    names = {info.dataset_id: info.title for info in held.store.datasets()}
-    options = sorted(found, key=lambda run_id: found[run_id].status != RunStatus.DONE)
-    drop_stale("errors_run", options)
-    wanted = st.query_params.get("run")
-    if wanted in found and st.session_state.get("errors_run_url") != wanted:
-        st.session_state["errors_run"] = wanted
-    keep("errors_run", options[0])
-    chosen = st.selectbox(
-        "Run", options, format_func=lambda run_id: run_title(found[run_id], names), key="errors_run"
-    )
-    if chosen != wanted:
-        st.query_params.pop("row", None)  # it was a row of the run before
-    st.query_params["run"] = st.session_state["errors_run_url"] = chosen
-    return found[chosen]
 
 
 def choose_judgement(run: RunInfo, info: DatasetInfo) -> Shown:

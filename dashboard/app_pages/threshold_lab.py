@@ -100,16 +100,20 @@ def use_threshold(key: str, threshold: float, how: str) -> None:
 # --- choosing -------------------------------------------------------------------------------
 
 
-def rule_inputs() -> Rule | None:
-    """Let the user say what is wanted; `None` for a choice by hand."""
+def choose_way() -> str:
+    """Let the user say how a threshold is chosen."""
     keep("lab_way", CONSTRAINT)
     way = st.segmented_control(
-        "How to choose",
-        [CONSTRAINT, COST, METRIC, HAND],
-        key="lab_way",
-        required=True,
+        "How to choose", [CONSTRAINT, COST, METRIC, HAND], key="lab_way", required=True
     )
+    assert way is not None  # noqa: S101 - the control is required
+    return way
+
+
+def rule_inputs(way: str) -> Rule | None:
+    """Let the user say what is wanted; `None` for a choice by hand."""
     if way == HAND:
+        st.caption("Move the threshold; what it gives follows at once.")
         return None
     if way == METRIC:
         keep("lab_metric", "f1")
@@ -202,9 +206,10 @@ def choose(run: RunInfo, lab: Lab, mode: Mode) -> tuple[float, Rule | None]:
     key = threshold_key(run, mode)
     if key not in st.session_state:
         st.session_state[key] = kept(key, dict(balanced(run)).get(mode.value, 0.5))
+    way = choose_way() if lab.has_both else HAND
     left, right = st.columns([2, 3], gap="large")
     with left:
-        rule = rule_inputs() if lab.has_both else None
+        rule = rule_inputs(way) if lab.has_both else None
         if rule is not None:
             suggest(lab, rule, key)
         elif not lab.has_both:
@@ -533,6 +538,16 @@ def threshold_part(run: RunInfo, mode: Mode) -> None:
         else:
             show_nearest(run, lab, threshold, done)
         save_part(run, mode, threshold)
+        with st.container(horizontal=True):
+            link = {"run": run.run_id}
+            st.page_link(
+                "app_pages/errors.py", label="Read the errors", icon=":material/rule:",
+                query_params=link,
+            )  # fmt: skip
+            st.page_link(
+                "app_pages/reports_gates.py", label="Gate it and write a report",
+                icon=":material/task_alt:", query_params=link,
+            )  # fmt: skip
 
 
 def save_part(run: RunInfo, mode: Mode, threshold: float) -> None:

@@ -14,6 +14,7 @@ __all__ = ["fenced", "markdown_text", "redacted", "visible", "xml_text"]
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _HIDDEN_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f")
+"""Letters and marks that draw nothing: Hangul fillers, the blank of Braille, the joiner."""
 # Marks that begin markup anywhere, and those that make an address a link.
 _ACTIVE = re.compile(
     r"[\\`*{}\[\]#!|~&$^@]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|:(?=/)|(?<=[wW]{3})\."
