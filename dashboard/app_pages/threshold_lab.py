@@ -328,15 +328,16 @@ def show_curves(lab: Lab, threshold: float, mode: Mode) -> None:
         "PR": "How clean is what is flagged?",
         "DET": "What do few misses cost in false alarms?",
     }
-    for column, (kind, question) in zip(st.columns(3), questions.items(), strict=True):
-        with column:
-            charted(
-                question,
-                lab_charts.curve(lab.column, kind, threshold, mode.value),
-                sweep_frame(lab.column),
-                key=f"lab_{kind}",
-                help=f"{kind} curve with a 95% band; the diamond is the threshold in force.",
-            )
+    keep("lab_curve", "ROC")
+    kind = st.segmented_control("Curve", list(questions), key="lab_curve", required=True)
+    assert kind is not None  # noqa: S101 - the control is required
+    charted(
+        questions[kind],
+        lab_charts.curve(lab.column, kind, threshold, mode.value),
+        sweep_frame(lab.column),
+        key=f"lab_{kind}",
+        help=f"{kind} curve with a 95% band; the diamond is the threshold in force.",
+    )
 
 
 def show_new_rows(run: RunInfo, mode: Mode, rule: Rule | None, done: tuple[int, int]) -> None:

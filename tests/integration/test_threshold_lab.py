@@ -164,6 +164,17 @@ def test_every_part_under_the_charts_speaks(run_id: str, part: str, said: str) -
     assert any(said in word for word in words)
 
 
+@pytest.mark.parametrize("kind", ["ROC", "PR", "DET"])
+def test_each_curve_is_drawn(run_id: str, kind: str) -> None:
+    """Each of the three curves opens under its question."""
+    page = opened()
+    control = next(item for item in page.button_group if item.label == "Curve")
+    page = control.set_value(kind).run()
+    assert not page.exception
+    questions = {"ROC": "false alarm rate buy", "PR": "what is flagged", "DET": "few misses cost"}
+    assert any(questions[kind] in heading.value for heading in page.subheader)
+
+
 def test_bands_of_the_sweep_come_into_force(run_id: str) -> None:
     """Choosing a pair of bands turns the page to hybrid at those bands."""
     page = look_closer(opened(), "Hybrid bands")
