@@ -207,7 +207,7 @@ def lab_scores(run_id: str, done: tuple[int, int]) -> Scores:
     return resources().store.scores(run_id)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Sorting scores")
+@st.cache_resource(max_entries=4, show_spinner="Sorting scores")
 def threshold_lab(run_id: str, done: tuple[int, int], mode: Mode, bands: Bands) -> Lab:
     """Return a two-class mode of a run, ready for any threshold; shared: never change it."""
     store = resources().store
