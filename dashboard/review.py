@@ -20,6 +20,7 @@ from shield_engine.evaluation.evaluate import available_modes
 from shield_engine.evaluation.neighbours import Neighbour
 from shield_engine.evaluation.review import Suspect
 from shield_engine.evaluation.wording import Contrast
+from shield_engine.ml import WindowScore
 from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.store.annotations import Annotation
@@ -44,6 +45,7 @@ __all__ = [
     "suspect_frame",
     "timing_frame",
     "verdict_text",
+    "windows_frame",
 ]
 
 KIND_TITLES: Mapping[RowKind, str] = {
@@ -428,4 +430,24 @@ def contrast_chart(contrasts: Sequence[Contrast], errors: int, others: int) -> g
             "autorange": "reversed",
         },
         showlegend=False,
+    )
+
+
+def windows_frame(scores: Sequence[WindowScore], task: Task) -> pd.DataFrame:
+    """Return what the model says of each window of a text."""
+    names = LABELS[task]
+    return pd.DataFrame(
+        [
+            {
+                "Window": number,
+                "From": score.start,
+                "To": score.end,
+                "Tokens": score.tokens,
+                **{
+                    f"P({name})": round(float(share), 4)
+                    for name, share in zip(names, score.probabilities, strict=True)
+                },
+            }
+            for number, score in enumerate(scores, start=1)
+        ]
     )

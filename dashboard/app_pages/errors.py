@@ -23,7 +23,8 @@ from dashboard.components import (
 from dashboard.rows import result_facts, spans_frame
 from dashboard.run_choice import choose_run
 from dashboard.state import balanced, drop_stale, keep, resources
-from shield_engine.errors import ShieldError
+from shield_engine.config import MLConfig
+from shield_engine.errors import ConfigError, ShieldError
 from shield_engine.evaluation.breakdown import LENGTH_BANDS
 from shield_engine.evaluation.evaluate import available_modes
 from shield_engine.evaluation.neighbours import MOST_INDEXED
@@ -58,7 +59,7 @@ from shield_engine.store.error_rows import (
 )
 from shield_engine.store.policies import policies
 from shield_engine.store.versions import lineage
-from shield_engine.types import LABELS, Mode
+from shield_engine.types import LABELS, Mode, Variant
 
 PAGE_ROWS = 50
 # Rows of a dataset whose texts are compared without being asked; it takes under a second.
@@ -417,14 +418,14 @@ def show_row(shown: Shown, rows: RowFilter, row_index: int, total: int) -> None:
     st.markdown(plain(review.verdict_text(judged, shown.classes, shown.judgement.threshold)))
     left, right = st.columns([3, 2])
     with left:
-        show_row_text(row)
+        show_row_text(shown.run, row)
         show_reasons(shown, row, judged)
     with right:
         show_review(shown, rows, row, total)
     show_neighbours(shown, row)
 
 
-def show_row_text(row: dict[str, Any]) -> None:
+def show_row_text(run: RunInfo, row: dict[str, Any]) -> None:
     """Show the text with matched spans marked, and the window that decided."""
     text = row["text"]
     if text is None:
@@ -444,6 +445,25 @@ def show_row_text(row: dict[str, Any]) -> None:
         )
         with st.expander("The deciding window"):
             show_text(text[begin:stop])
+        show_windows(run, text)
+
+
+def show_windows(run: RunInfo, text: str) -> None:
+    """Score each window of a long text when asked; a run keeps the deciding one only."""
+    if not st.button("Score each window", icon=":material/view_week:", key="errors_windows"):
+        return
+    shield = resources().shield
+    with errors_shown("The windows were not scored"):
+        entry = shield.entry_for(
+            run.task, MLConfig.evaluation(Variant(run.variant or Variant.INT8)), run.model_id
+        )
+        if entry.sha256 != run.model_sha256:
+            raise ConfigError("the registry's model is not the one of this run any more")
+        found = shield.inference(entry).window_scores(text)
+        st.dataframe(
+            review.windows_frame(found, run.task), hide_index=True, key="errors_window_scores",
+            alt="Scores of each window",
+        )  # fmt: skip
 
 
 def show_reasons(shown: Shown, row: dict[str, Any], judged: JudgedRow) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shield_engine.ml.download import ArtifactStore, ModelFiles
-from shield_engine.ml.inference import InferenceEngine, MLScore
+from shield_engine.ml.inference import InferenceEngine, MLScore, WindowScore
 from shield_engine.ml.loader import LoadedInfo, LoadedModel, ModelLoader
 from shield_engine.ml.registry import ModelEntry, ModelRegistry, NewerRevision
 
@@ -18,4 +18,5 @@ __all__ = [
     "ModelLoader",
     "ModelRegistry",
     "NewerRevision",
+    "WindowScore",
 ]

@@ -26,7 +26,7 @@ from shield_engine.ml.registry import ModelEntry
 from shield_engine.ml.tokenizer import Window
 from shield_engine.types import LABELS
 
-__all__ = ["InferenceEngine", "MLScore"]
+__all__ = ["InferenceEngine", "MLScore", "WindowScore"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -56,8 +56,17 @@ class MLScore:
 
 
 @dataclass(frozen=True, slots=True)
-class _WindowScore:
-    """One window's part of a score; small, so that millions of characters stay cheap."""
+class WindowScore:
+    """One window's part of a score; small, so that millions of characters stay cheap.
+
+    Attributes:
+        probabilities: In the order of `LABELS[task]`, shape (n_classes,).
+        start: First character of the window.
+        end: The one after its last.
+        tokens: Tokens of the window, special ones not counted.
+        fresh: Tokens that the window before did not have.
+        infer_ms: Time in the model.
+    """
 
     probabilities: NDArray[np.float64]
     start: int
@@ -141,6 +150,16 @@ class InferenceEngine:
         self._check_open()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._score, text)
 
+    def window_scores(self, text: str) -> list[WindowScore]:
+        """Score each window of one text by itself, in order: where in a long text the risk lies.
+
+        Raises:
+            InferenceError: As for `infer`.
+        """
+        self._check_open()
+        with self._watchdog.watch(self._timeout_s) as watched:
+            return [self._run(window, watched) for window in self._cut(text)]
+
     def close(self) -> None:
         """Stop the threads after the texts in hand; the model stays loaded."""
         self._is_closed = True
@@ -180,13 +199,13 @@ class InferenceEngine:
             cutting = _Stopwatch()
             windows = cutting.time(self._cut(text))
 
-            def run(window: Window) -> _WindowScore:
+            def run(window: Window) -> WindowScore:
                 return self._run(window, watched)
 
             first = next(windows)
             second = next(windows, None)
             if second is None:
-                scores: Iterable[_WindowScore] = [run(first)]
+                scores: Iterable[WindowScore] = [run(first)]
             else:
                 rest = _chain(first, second, windows)
                 scores = self._spread(run, rest) if spread else map(run, rest)
@@ -205,7 +224,7 @@ class InferenceEngine:
                 f"the tokenizer of {self.model.entry.id} failed: {error}"
             ) from error
 
-    def _run(self, window: Window, watched: _Watched) -> _WindowScore:
+    def _run(self, window: Window, watched: _Watched) -> WindowScore:
         if watched.is_late():
             raise self._too_slow()
         started = time.perf_counter()
@@ -228,7 +247,7 @@ class InferenceEngine:
                 f"{len(window.ids)} tokens: {error}"
             ) from error
         probabilities = self._reduce.probabilities(np.asarray(logits))
-        return _WindowScore(
+        return WindowScore(
             probabilities,
             window.start,
             window.end,
@@ -309,9 +328,9 @@ class _Reduction:
         risk = float(chances[self._index == self._risky].max())
         return np.asarray([1.0 - risk, risk])
 
-    def __call__(self, scores: Iterable[_WindowScore], tokenize_ms: Callable[[], float]) -> MLScore:
+    def __call__(self, scores: Iterable[WindowScore], tokenize_ms: Callable[[], float]) -> MLScore:
         """Return one text's score from its windows, first to last."""
-        riskiest: _WindowScore | None = None
+        riskiest: WindowScore | None = None
         total = np.zeros(self._n_classes)
         weight = infer_ms = 0.0
         windows = tokens = 0
@@ -336,7 +355,7 @@ class _Reduction:
             infer_ms=infer_ms,
         )
 
-    def _risk(self, score: _WindowScore) -> float:
+    def _risk(self, score: WindowScore) -> float:
         return float(score.probabilities[self._risky])
 
 

@@ -265,3 +265,16 @@ def test_any_run_opens_in_every_view(home: Path, lines: list[str], task: Task) -
         page.segmented_control(key="errors_view").set_value(view).run()
         assert not page.exception, view
         assert not page.error, view
+
+
+def test_windows_of_a_long_row_are_scored_on_demand(home: Path) -> None:
+    """A row beyond the model's window offers its windows' scores, and shows them when asked."""
+    long_text = "The garden was quiet that day. " * 200
+    lines = [json.dumps({"text": long_text, "label": label}) for label in (0, 1)]
+    store_run(home, lines, Task.PROMPT_INJECTION)  # one of the two is wrong, whatever is said
+    page = at_half(opened())
+    page = page.button(key="errors_windows").click().run()
+    assert not page.exception
+    scored = next(found.value for found in page.dataframe if "Window" in found.value.columns)
+    assert len(scored) > 3
+    assert scored["P(injection)"].between(0, 1).all()

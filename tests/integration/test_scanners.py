@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,18 @@ def test_hostile_texts_are_scored_in_every_mode(shield: Shield, text: str) -> No
     for task in Task:
         result = shield.scanner(task, ScannerConfig.for_mode(Mode.BOTH)).scan(text)
         assert 0 <= result.risk_score <= 1
+
+
+def test_windows_of_a_long_text_are_scored_one_by_one(shield: Shield) -> None:
+    """Their riskiest one is the text's score and window; together they cover the text."""
+    text = f"{'The garden was quiet that day. ' * 120}{ATTACK}{' The rain came later.' * 120}"
+    entry = shield.entry_for(Task.PROMPT_INJECTION, MLConfig.evaluation())
+    engine = shield.inference(entry)
+    whole, windows = engine.infer(text), engine.window_scores(text)
+    riskiest = max(windows, key=lambda window: window.probabilities[1])
+    assert len(windows) == whole.windows > 3
+    assert riskiest.probabilities[1] == whole.score
+    assert (riskiest.start, riskiest.end) == whole.window
+    assert windows[0].start == 0
+    assert windows[-1].end == len(text)
+    assert all(after.start <= before.end for before, after in pairwise(windows))
