@@ -271,7 +271,7 @@ def test_windows_of_a_long_row_are_scored_on_demand(home: Path) -> None:
     """A row beyond the model's window offers its windows' scores, and shows them when asked."""
     long_text = "The garden was quiet that day. " * 200
     lines = [json.dumps({"text": long_text, "label": label}) for label in (0, 1)]
-    store_run(home, lines, Task.PROMPT_INJECTION)  # one of the two is wrong, whatever is said
+    store_run(home, lines, modes=tuple(Mode))  # one of the two is wrong, whatever is said
     page = at_half(opened())
     page = page.button(key="errors_windows").click().run()
     assert not page.exception
