@@ -464,7 +464,9 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
     name = st.selectbox("Slice column", names, key="lab_slice", format_func=plain)
     values = store.slices(run.dataset_id, name)[lab_scores(
         run.run_id, (run.rows_done, run.errors)).row_index][lab.rows]  # fmt: skip
-    found = slice_choices(lab.labels, lab.risk, values, lab.units, rule, threshold)
+    found = slice_choices(
+        lab.labels, lab.risk, values, lab.units, rule, threshold, groups=lab.groups
+    )
     st.warning(
         "A threshold per slice is chosen on few rows and needs the slice to be known at scan "
         "time. A policy holds one threshold.",

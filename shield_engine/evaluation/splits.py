@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shield_engine.evaluation.curves import ThresholdSweep
+from shield_engine.evaluation.paired import grouped_mcnemar
 from shield_engine.evaluation.statistics import (
     Interval,
     clopper_pearson_bounds,
@@ -179,6 +180,7 @@ def optimism(
     Each resample keeps the number of rows of each class (whole groups are drawn where there are
     groups); the rule chooses on it, and its objective there is compared with the one that the same
     threshold has on all rows. Above a thousand distinct scores a thousand cuts stand for them.
+    Where a limit must be proved on groups, rows of a resample are worth what they are on all rows.
     """
     apparent_choice = rule.choose(column)
     if apparent_choice.threshold is None:
@@ -189,9 +191,13 @@ def optimism(
     risky = _drawn_counts(column.risky, column.risky_groups, cuts, resamples, generator)
     harmless = _drawn_counts(column.harmless, column.harmless_groups, cuts, resamples, generator)
     here = rule.objective(column.at(cuts))
+    risky_worth, harmless_worth = (
+        float(column.effective(apparent_choice.threshold, label)[1][0]) / max(len(side), 1)
+        for label, side in ((1, column.risky), (0, column.harmless))
+    )
     gaps, found = [], []
     for tp, fp in zip(risky, harmless, strict=True):
-        place = _pick(rule, cuts, tp, fp)
+        place = _pick(rule, _sweep(cuts, tp, fp), risky_worth, harmless_worth)
         if place < 0:
             continue
         found.append(float(cuts[place]))
@@ -218,13 +224,14 @@ def slice_choices(
     rule: Rule,
     threshold: float,
     *,
+    groups: NDArray[Any] | None = None,
     seed: int = 7,
 ) -> list[SliceChoice]:
     """Return the rule's own threshold for each slice, largest slice first.
 
     The own threshold is chosen on all rows of the slice. Whether it helps is tested honestly: one
-    chosen on half of the slice against the common one, on the other half, by McNemar's exact test,
-    adjusted over slices (Holm 1979).
+    chosen on half of the slice against the common one, on the other half, by McNemar's exact test
+    (over groups, where there are groups), adjusted over slices (Holm 1979).
 
     Args:
         labels: 1 for risky rows, 0 for harmless ones.
@@ -233,13 +240,16 @@ def slice_choices(
         units: What stays together when a slice is halved; see `split`.
         rule: How a threshold is chosen.
         threshold: The common one.
+        groups: Rows that belong together; `None` if rows are independent.
         seed: Of the halves.
     """
     found = []
     for value in sorted(set(values.tolist())):
         rows = values == value
-        column = ScoreColumn.of(labels[rows], scores[rows])
-        p_value = _halves_p_value(labels[rows], scores[rows], units[rows], rule, threshold, seed)
+        kept = None if groups is None else groups[rows]
+        column = ScoreColumn.of(labels[rows], scores[rows], kept)
+        chosen = split(units[rows], labels[rows], seed=seed)
+        p_value = _halves_p_value(labels[rows], scores[rows], kept, chosen, rule, threshold)
         found.append((str(value), column, rule.choose(column), column.at(threshold), p_value))
     adjusted = holm([item[-1] for item in found])
     slices = [
@@ -255,18 +265,23 @@ def slice_choices(
 def _halves_p_value(
     labels: NDArray[np.int64],
     scores: Floats,
-    units: NDArray[Any],
+    groups: NDArray[Any] | None,
+    chosen: NDArray[np.bool_],
     rule: Rule,
     threshold: float,
-    seed: int,
 ) -> float:
-    chosen = split(units, labels, seed=seed)
-    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen])).threshold
+    """Return the p-value of a threshold chosen on the `chosen` rows, on the others."""
+    kept = None if groups is None else groups[chosen]
+    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen], kept)).threshold
     if own is None:
         return 1.0
     truth, risk = labels[~chosen] == 1, scores[~chosen]
     by_own, by_common = (risk >= own) == truth, (risk >= threshold) == truth
-    return mcnemar_exact(int((by_own & ~by_common).sum()), int((by_common & ~by_own).sum()))
+    gains = by_own.astype(np.int64) - by_common
+    if groups is None:
+        return mcnemar_exact(int((gains > 0).sum()), int((gains < 0).sum()))
+    codes = np.unique(groups[~chosen], return_inverse=True)[1].reshape(-1)
+    return grouped_mcnemar(np.bincount(codes, weights=gains).astype(np.int64))
 
 
 def _drawn_counts(
@@ -306,14 +321,13 @@ def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:
     )  # fmt: skip
 
 
-def _pick(rule: Rule, cuts: Floats, risky: Floats, harmless: Floats) -> int:
+def _pick(rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float) -> int:
     """Return the place of the cut that the rule would choose on these counts, -1 for none."""
-    sweep = _sweep(cuts, risky, harmless)
     if rule.kind in {"f1", "balanced_accuracy", "cost"}:
         values = rule.objective(sweep)
         place = int(np.argmax(values))
         return -1 if rule.kind == "cost" and values[place] <= 0 else place
-    fits = _fits(rule, sweep)
+    fits = _fits(rule, sweep, risky_worth, harmless_worth)
     if not fits.any():
         return -1
     # Recall and FPR rise together from cut to cut.
@@ -321,18 +335,22 @@ def _pick(rule: Rule, cuts: Floats, risky: Floats, harmless: Floats) -> int:
     return int(places[0] if rule.kind == "recall" else places[-1])
 
 
-def _fits(rule: Rule, sweep: ThresholdSweep) -> NDArray[np.bool_]:
-    harmless, risky = sweep.fp + sweep.tn, sweep.tp + sweep.fn
+def _fits(
+    rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float
+) -> NDArray[np.bool_]:
+    fp, harmless = harmless_worth * sweep.fp, harmless_worth * (sweep.fp + sweep.tn)
+    tp, risky = risky_worth * sweep.tp, risky_worth * (sweep.tp + sweep.fn)
     if rule.kind == "fpr":
-        upper = clopper_pearson_bounds(sweep.fp, harmless, rule.confidence, "upper")[1]
+        upper = clopper_pearson_bounds(fp, harmless, rule.confidence, "upper")[1]
         return np.asarray(upper <= rule.limit)
     if rule.kind == "recall":
-        lower = clopper_pearson_bounds(sweep.tp, risky, rule.confidence, "lower")[0]
+        lower = clopper_pearson_bounds(tp, risky, rule.confidence, "lower")[0]
         return np.asarray(lower >= rule.limit)
     each = (1 + rule.confidence) / 2
-    recall = clopper_pearson_bounds(sweep.tp, risky, each, "lower")[0]
-    fpr = clopper_pearson_bounds(sweep.fp, harmless, each, "upper")[1]
+    recall = clopper_pearson_bounds(tp, risky, each, "lower")[0]
+    fpr = clopper_pearson_bounds(fp, harmless, each, "upper")[1]
     flagged = rule.prevalence * recall + (1 - rule.prevalence) * fpr
-    precision = np.divide(rule.prevalence * recall, flagged, out=np.zeros_like(flagged),
-                          where=flagged > 0)  # fmt: skip
+    precision = np.divide(
+        rule.prevalence * recall, flagged, out=np.zeros_like(flagged), where=flagged > 0
+    )
     return np.asarray(precision >= rule.limit)

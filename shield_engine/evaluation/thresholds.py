@@ -17,9 +17,9 @@ from shield_engine.evaluation.curves import ThresholdSweep
 from shield_engine.evaluation.inputs import binary_input, group_codes
 from shield_engine.evaluation.metrics import Figure
 from shield_engine.evaluation.statistics import (
-    clopper_pearson,
     clopper_pearson_bounds,
     effective_size,
+    percentile_interval,
     required_negatives,
     wilson,
 )
@@ -140,21 +140,97 @@ class ScoreColumn:
                 return rounded
         return cut
 
-    def effective(self, threshold: float, label: int) -> tuple[float, float]:
-        """Return (flagged, rows) of one class at a threshold, each worth what its groups are."""
-        side, groups = (
-            (self.risky, self.risky_groups) if label else (self.harmless, self.harmless_groups)
+    def effective(self, thresholds: ArrayLike, label: int) -> tuple[Floats, Floats]:
+        """Return (flagged, rows) of one class at each threshold, each worth what its groups are."""
+        wanted = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+        side = self.risky if label else self.harmless
+        flagged = (len(side) - np.searchsorted(side, wanted)).astype(np.float64)
+        spread = self._spreads[label]
+        if spread is None:
+            return flagged, np.full(len(wanted), float(len(side)))
+        sizes = spread.effective(flagged)
+        return flagged / len(side) * sizes, sizes
+
+    def group_cells(self, threshold: float) -> Floats | None:
+        """Return tp, fp, fn and tn of each group, shape (groups, 4); `None` without groups."""
+        if self.risky_groups is None or self.harmless_groups is None:
+            return None
+        count = max(
+            int(side.max(initial=-1)) + 1 for side in (self.risky_groups, self.harmless_groups)
         )
-        flagged = side >= threshold
-        n = len(side)
-        if groups is None or not n:
-            return float(flagged.sum()), float(n)
-        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
-        size = effective_size(
-            np.bincount(codes, weights=flagged).astype(np.float64),
-            np.bincount(codes).astype(np.float64),
+        hits = self.risky_groups[np.searchsorted(self.risky, threshold) :]
+        alarms = self.harmless_groups[np.searchsorted(self.harmless, threshold) :]
+        tp, risky, fp, harmless = (
+            np.bincount(codes, minlength=count).astype(np.float64)
+            for codes in (hits, self.risky_groups, alarms, self.harmless_groups)
         )
-        return float(flagged.mean()) * size, size
+        return np.column_stack((tp, fp, risky - tp, harmless - fp))
+
+    def group_count(self, label: int) -> int | None:
+        """Return how many groups hold rows of a class; `None` if its rows are independent."""
+        spread = self._spreads[label]
+        return None if spread is None else spread.groups
+
+    @cached_property
+    def _spreads(self) -> tuple[_Spread | None, _Spread | None]:
+        """Spread over groups of harmless and of risky rows."""
+        return _spread(self.harmless_groups), _spread(self.risky_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """What the rows of one class are worth at any threshold, by running sums over their groups.
+
+    With h flagged rows of the m of each group, the variance between groups needs only the sums of
+    h^2, h m and m^2, and each row that a falling threshold adds changes the first two by a known
+    amount. So a million grouped rows are summed once, and no threshold counts them again.
+
+    Attributes:
+        squares: Sum of h^2 once 0, 1, 2, ... of the highest rows are flagged.
+        crossed: Sum of h m, likewise.
+        square_sizes: Sum of m^2.
+        groups: How many groups there are.
+    """
+
+    squares: Floats
+    crossed: Floats
+    square_sizes: float
+    groups: int
+
+    def effective(self, flagged: Floats) -> Floats:
+        """Return `statistics.effective_size` where so many of the highest rows are flagged."""
+        total = float(len(self.squares) - 1)
+        place = flagged.astype(np.int64)
+        rate = flagged / total
+        squares = self.squares[place]
+        residual = squares - 2 * rate * self.crossed[place] + rate**2 * self.square_sizes
+        # Equal rates in all groups leave rounding only, some 1e-15 of the terms.
+        residual = np.where(residual <= 1e-11 * squares, 0.0, residual)
+        between = self.groups / max(self.groups - 1, 1) * residual / total**2
+        binomial = rate * (1 - rate) / total
+        is_known = (between > 0) & (binomial > 0) & (self.groups > 1)
+        sizes: Floats = np.where(
+            is_known,
+            np.minimum(total, total * binomial / np.where(is_known, between, 1.0)),
+            float(self.groups),
+        )
+        return sizes
+
+
+def _spread(groups: Ints | None) -> _Spread | None:
+    if groups is None or not len(groups):
+        return None
+    codes = np.unique(groups[::-1], return_inverse=True)[1].reshape(-1)
+    sizes = np.bincount(codes)
+    order = np.argsort(codes, kind="stable")
+    seen_before = np.empty(len(codes), dtype=np.int64)
+    seen_before[order] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return _Spread(
+        squares=np.concatenate(([0.0], np.cumsum(2.0 * seen_before + 1))),
+        crossed=np.concatenate(([0.0], np.cumsum(sizes[codes].astype(np.float64)))),
+        square_sizes=float(np.sum(sizes.astype(np.float64) ** 2)),
+        groups=len(sizes),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +247,8 @@ class Choice:
         bound: The bound that was judged (one-sided), `None` where none is.
         value: The objective at the threshold (recall, cost per 1,000 texts, F1, ...).
         problem: Why nothing fits and what would help; empty if a threshold was found.
-        needed: Rows that would be needed in all to prove the constraint; `None` if unknown.
+        needed: Rows (groups, where there are any) that would be needed in all to prove the
+            constraint; `None` if unknown.
     """
 
     threshold: float | None
@@ -223,57 +300,29 @@ def rates_at(
 ) -> dict[str, Figure]:  # fmt: skip
     """Return accuracy, precision, recall, FPR, F1, MCC and balanced accuracy at a threshold.
 
-    Proportions have Wilson intervals, as in `binary_metrics`. The others get a bootstrap of the
-    confusion matrix, which at a fixed threshold is the same as one of rows, if `resamples` is given
-    and rows are independent; their values never depend on it.
+    Proportions have Wilson intervals, as in `binary_metrics`; with groups they count what their
+    rows are worth. The others get a bootstrap if `resamples` is given: of the confusion matrix, or
+    of the groups' matrices. At a fixed threshold that is the same as one of rows or whole groups,
+    but takes no longer for a million of them. Values never depend on it.
     """
     counts = column.at(threshold)
-    tp, fp, fn, tn = (int(side[0]) for side in (counts.tp, counts.fp, counts.fn, counts.tn))
-    flagged_risky, risky = column.effective(threshold, 1)
-    flagged_harmless, harmless = column.effective(threshold, 0)
+    cells = np.column_stack((counts.tp, counts.fp, counts.fn, counts.tn)).astype(np.float64)
+    by_group = column.group_cells(threshold)
     figures = {
-        "recall": _proportion(tp, tp + fn, flagged_risky, risky, confidence, "no risky rows"),
-        "fpr": _proportion(
-            fp, fp + tn, flagged_harmless, harmless, confidence, "no harmless rows"
-        ),
+        name: _proportion(cells if by_group is None else by_group, name, confidence,
+                          has_groups=by_group is not None)
+        for name in _PROPORTIONS
     }  # fmt: skip
-    is_grouped = column.risky_groups is not None
-    if not is_grouped:
-        figures["accuracy"] = _proportion(
-            tp + tn, column.n, tp + tn, column.n, confidence, "no rows"
-        )
-        figures["precision"] = _proportion(
-            tp, tp + fp, tp, tp + fp, confidence, "no row is flagged at this threshold"
-        )
-    cells = np.array([[tp, fp, fn, tn]], dtype=np.float64)
     drawn = None
-    if resamples and not is_grouped and column.n > 1:
-        rng = np.random.default_rng(seed)
-        hits = rng.binomial(tp + fn, tp / max(tp + fn, 1), resamples)
-        alarms = rng.binomial(fp + tn, fp / max(fp + tn, 1), resamples)
-        drawn = np.column_stack((hits, alarms, tp + fn - hits, fp + tn - alarms)).astype(np.float64)
-    method = f"bootstrap({resamples}, seed {seed})"
-    values, samples = _of_cells(cells), None if drawn is None else _of_cells(drawn)
-    for name, value in values.items():
-        if name in figures:
-            continue
-        point = float(value[0])
-        if np.isnan(point):
-            figures[name] = Figure(None, None, None, column.n, "undefined for these counts")
-            continue
-        ends = None
-        if samples is not None:
-            known = samples[name][~np.isnan(samples[name])]
-            tail = (1 - confidence) / 2
-            if len(known) and float(np.ptp(known)) > 0:
-                ends = np.quantile(known, [tail, 1 - tail])
-        if ends is None:
-            figures[name] = Figure(
-                point, None, None, column.n, "no interval: no resamples, or all alike"
-            )
-        else:
-            low, high = min(float(ends[0]), point), max(float(ends[1]), point)
-            figures[name] = Figure(point, low, high, column.n, method=method)
+    if resamples and column.n > 1:
+        drawn = _drawn_cells(cells if by_group is None else by_group, resamples, seed,
+                             has_groups=by_group is not None)  # fmt: skip
+    samples = None if drawn is None else _of_cells(drawn)
+    for name, value in _of_cells(cells).items():
+        figures[name] = _resampled(
+            float(value[0]), None if samples is None else samples[name], column.n, confidence,
+            f"bootstrap({resamples}, seed {seed})",
+        )  # fmt: skip
     return figures
 
 
@@ -294,19 +343,19 @@ def highest_recall(
         )
 
     def bound(threshold: float) -> float:
-        hits, rows = column.effective(threshold, 0)
-        return _upper(hits, rows, confidence)
+        return float(_upper(*column.effective(threshold, 0), confidence)[0])
 
     above_all = np.nextafter(float(column.cuts[0]), 2.0) if len(column.cuts) else 1.0
     best = bound(above_all)
     if best > max_fpr:
         needed = required_negatives(max_fpr, 0.0, confidence)
-        problem = f"infeasible: with {n:,} harmless rows even no false alarm proves only {best:.2%}"
+        there, what = _worth(column, 0, "negatives")
+        problem = f"infeasible: with {there} even no false alarm proves only {best:.2%}"
         if needed is not None:
+            missing = max(1, needed - (column.group_count(0) or n))
             problem = (
-                f"infeasible: at {confidence:.0%} confidence this needs about "
-                f"{max(1, needed - n):,} more negatives (no false alarm among {n:,} proves only "
-                f"{best:.2%})"
+                f"infeasible: at {confidence:.0%} confidence this needs about {missing:,} more {what} "
+                f"(no false alarm among {there} proves only {best:.2%})"
             )
         return Choice(None, how, bound=best, problem=problem, needed=needed)
     place = _last_true(len(column.cuts), lambda at: bound(float(column.cuts[at])) <= max_fpr)
@@ -339,21 +388,22 @@ def least_alarms(column: ScoreColumn, min_recall: float, *, confidence: float = 
 
     def bound(threshold: float) -> float:
         hits, rows = column.effective(threshold, 1)
-        return 1 - _upper(rows - hits, rows, confidence)
+        return 1 - float(_upper(rows - hits, rows, confidence)[0])
 
     place = _first_true(len(column.cuts), lambda at: bound(float(column.cuts[at])) >= min_recall)
     if place == len(column.cuts):
         best = bound(float(column.cuts[-1]))
         needed = required_negatives(1 - min_recall, 0.0, confidence) if min_recall < 1 else None
+        there, what = _worth(column, 1, "risky rows")
+        missing = 0 if needed is None else max(1, needed - (column.group_count(1) or n))
         more = (
-            f"at {confidence:.0%} confidence this needs about {max(1, needed - n):,} more "
-            "risky rows"
+            f"at {confidence:.0%} confidence this needs about {missing:,} more {what}"
             if needed is not None
             else "no number of rows proves a recall of 1"
         )
         return Choice(
             None, how, bound=best, needed=needed,
-            problem=f"infeasible: {more} (all {n:,} found prove only {best:.2%})",
+            problem=f"infeasible: {more} (all {there} found prove only {best:.2%})",
         )  # fmt: skip
     return _choice(column, float(column.cuts[place]), how, bound=bound, value="fpr")
 
@@ -374,25 +424,31 @@ def sharpest(
         return Choice(None, how, problem="infeasible: both classes are needed")
     each = (1 + confidence) / 2
 
-    def bound(threshold: float) -> float:
-        hits, risky = column.effective(threshold, 1)
-        alarms, harmless = column.effective(threshold, 0)
-        recall = 1 - _upper(risky - hits, risky, each)
-        flagged = prevalence * recall + (1 - prevalence) * _upper(alarms, harmless, each)
-        return prevalence * recall / flagged if flagged else 0.0
+    def bounds(thresholds: ArrayLike) -> Floats:
+        hits, risky = column.effective(thresholds, 1)
+        alarms, harmless = column.effective(thresholds, 0)
+        found = prevalence * (1 - _upper(risky - hits, risky, each))
+        flagged = found + (1 - prevalence) * _upper(alarms, harmless, each)
+        return np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
 
-    sweep = column.drawn(2 * _DRAWN_CUTS)
-    bounds = np.array([bound(float(cut)) for cut in sweep.thresholds])
-    fits = np.flatnonzero(bounds >= min_precision)
+    drawn = column.drawn(2 * _DRAWN_CUTS).thresholds
+    proved = bounds(drawn)
+    fits = np.flatnonzero(proved >= min_precision)
     if not len(fits):
-        best = float(bounds.max(initial=0.0))
+        best = float(proved.max(initial=0.0))
         return Choice(
             None, how, bound=best,
             problem=f"infeasible: the best these rows prove is {best:.1%}; more harmless rows "
             "narrow the bound, a higher prevalence or a better scanner raises it",
         )  # fmt: skip
-    place = int(fits[np.argmax(sweep.tp[fits])])
-    return _choice(column, float(sweep.thresholds[place]), how, bound=bound, value="recall")
+    last = int(fits[-1])
+    lowest = float(drawn[last + 1]) if last + 1 < len(drawn) else -np.inf
+    between = column.cuts[(column.cuts <= drawn[last]) & (column.cuts > lowest)]
+    kept = between[bounds(between) >= min_precision]
+    cut = float(kept[-1] if len(kept) else drawn[last])
+    return _choice(
+        column, cut, how, bound=lambda threshold: float(bounds(threshold)[0]), value="recall"
+    )
 
 
 def best_by_cost(
@@ -596,14 +652,73 @@ def _with_value(choice: Choice, value: float) -> Choice:
     return replace(choice, value=value)
 
 
-def _proportion(
-    k: int, n: int, k_effective: float, n_effective: float, confidence: float, reason: str
-) -> Figure:
+_PROPORTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
+    "recall": ((0,), (0, 2), "no risky rows"),
+    "fpr": ((1,), (1, 3), "no harmless rows"),
+    "accuracy": ((0, 3), (0, 1, 2, 3), "no rows"),
+    "precision": ((0,), (0, 1), "no row is flagged at this threshold"),
+}
+"""Columns (of tp, fp, fn, tn) that count as hits and as rows, and why there may be no value."""
+
+
+def _proportion(cells: Floats, name: str, confidence: float, *, has_groups: bool) -> Figure:
+    """Return a proportion of confusion counts, one line of them or one a group."""
+    above, below, reason = _PROPORTIONS[name]
+    hits, rows = cells[:, above].sum(axis=1), cells[:, below].sum(axis=1)
+    k, n = float(hits.sum()), float(rows.sum())
     if not n:
         return Figure(None, None, None, 0, reason)
-    ends = wilson(k_effective, n_effective, confidence)
-    grouped = "" if n == n_effective else f"(groups, effective n {n_effective:.1f})"
-    return Figure(k / n, ends.low, ends.high, n, method=f"wilson{grouped}")
+    size = effective_size(hits, rows) if has_groups else n
+    ends = wilson(k / n * size if has_groups else k, size, confidence)
+    method = f"wilson(groups, effective n {size:.1f})" if has_groups else "wilson"
+    return Figure(k / n, ends.low, ends.high, int(n), method=method)
+
+
+def _resampled(
+    value: float, samples: Floats | None, n: int, confidence: float, method: str
+) -> Figure:
+    """Return a figure with the interval that its resamples give, if any."""
+    if np.isnan(value):
+        return Figure(None, None, None, n, "undefined for these counts")
+    ends = None if samples is None else percentile_interval(samples, confidence)
+    if ends is None:
+        return Figure(value, None, None, n, "no interval: no resamples, or all alike")
+    return Figure(value, min(ends.low, value), max(ends.high, value), n, method=method)
+
+
+def _drawn_cells(cells: Floats, resamples: int, seed: int, *, has_groups: bool) -> Floats:
+    """Return confusion counts of resamples, shape (resamples, 4).
+
+    Rows are drawn within each class. Groups are drawn whole, within those that hold the same
+    classes; groups with equal counts are alike, so how often each kind of group is drawn is enough.
+    """
+    rng = np.random.default_rng(seed)
+    if not has_groups:
+        tp, fp, fn, tn = cells[0].astype(np.int64)
+        hits = rng.binomial(tp + fn, tp / max(tp + fn, 1), resamples)
+        alarms = rng.binomial(fp + tn, fp / max(fp + tn, 1), resamples)
+        drawn = np.column_stack((hits, alarms, tp + fn - hits, fp + tn - alarms))
+        return drawn.astype(np.float64)
+    kinds = _alike(cells)
+    _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
+    patterns = cells[first]
+    classes = 2 * (patterns[:, (0, 2)].sum(axis=1) > 0) + (patterns[:, (1, 3)].sum(axis=1) > 0)
+    found = np.zeros((resamples, 4))
+    for number in np.unique(classes):
+        members = classes == number
+        size = int(counts[members].sum())
+        times = rng.multinomial(size, counts[members] / size, resamples)
+        found += times @ patterns[members]
+    return found
+
+
+def _alike(cells: Floats) -> Ints:
+    """Return a number for each line that equal lines share."""
+    codes = np.zeros(len(cells), dtype=np.int64)
+    for column in cells.T.astype(np.int64):
+        paired = codes * (int(column.max(initial=0)) + 1) + column
+        codes = np.unique(paired, return_inverse=True)[1].reshape(-1)
+    return codes
 
 
 def _of_cells(cells: Floats) -> dict[str, Floats]:
@@ -613,22 +728,27 @@ def _of_cells(cells: Floats) -> dict[str, Floats]:
         recall, fpr = tp / (tp + fn), fp / (fp + tn)
         product = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
         return {
-            "accuracy": (tp + tn) / (tp + fp + fn + tn),
-            "precision": tp / (tp + fp),
             "f1": 2 * tp / (2 * tp + fp + fn),
             "mcc": (tp * tn - fp * fn) / product,
             "balanced_accuracy": (recall + 1 - fpr) / 2,
         }
 
 
-def _upper(hits: float, rows: float, confidence: float) -> float:
-    """Return the one-sided Clopper-Pearson upper bound; counts may be effective, so fractional."""
-    if not rows:
-        return 1.0
-    if float(hits).is_integer() and float(rows).is_integer():
-        return clopper_pearson(int(hits), int(rows), confidence, "upper").high
-    _, high = clopper_pearson_bounds(np.array([hits]), np.array([rows]), confidence, "upper")
-    return float(high[0])
+def _upper(hits: Floats, rows: Floats, confidence: float) -> Floats:
+    """Return one-sided Clopper-Pearson upper bounds; counts may be effective, so fractional."""
+    bounds: Floats = np.where(
+        rows > 0, clopper_pearson_bounds(hits, rows, confidence, "upper")[1], 1.0
+    )
+    return bounds
+
+
+def _worth(column: ScoreColumn, label: int, rows: str) -> tuple[str, str]:
+    """Return how many independent rows of a class there are, and what more of them are called."""
+    n = len(column.risky if label else column.harmless)
+    groups = column.group_count(label)
+    if groups is None:
+        return f"{n:,} {'risky' if label else 'harmless'} rows", rows
+    return f"{n:,} rows in {groups:,} groups", f"groups of {rows}"
 
 
 def _last_true(count: int, fits: Callable[[int], bool]) -> int:

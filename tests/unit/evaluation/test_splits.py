@@ -115,3 +115,35 @@ def test_slices_keep_the_common_threshold_unless_rows_decide() -> None:
     assert found["shifted"].choice.threshold is not None
     assert found["shifted"].choice.threshold < 0.4
     assert found["same"].risky + found["same"].harmless == 1_500
+
+
+def test_slices_in_groups_need_groups_to_decide() -> None:
+    """What single rows would decide, ten groups of a hundred alike rows cannot."""
+    rng = np.random.default_rng(6)
+    groups = np.repeat(np.arange(10), 100)
+    labels = np.repeat([0, 1] * 5, 100)
+    scores = np.clip(np.repeat(rng.normal(0, 0.05, 10), 100) + 0.3 + 0.1 * labels, 0, 1)
+    values = np.array(["one"] * 1_000, dtype=object)
+    rows = slice_choices(labels, scores, values, np.arange(1_000), Rule("f1"), 0.9)
+    grouped = slice_choices(labels, scores, values, groups, Rule("f1"), 0.9, groups=groups)
+    assert rows[0].is_decided
+    assert not grouped[0].is_decided
+    assert grouped[0].p_value > 0.05
+
+
+def test_optimism_under_a_limit_counts_what_groups_are_worth() -> None:
+    """Resamples choose about the threshold that all rows give, not the lower one of single rows."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(rng.integers(0, 2, 300), 10)
+    scores = np.clip(np.repeat(rng.random(300), 10) * 0.6 + labels * 0.3, 0, 1)
+    column = ScoreColumn.of(labels, scores, np.repeat(np.arange(300), 10))
+    rule = Rule("fpr", limit=0.1)
+    chosen = rule.choose(column).threshold
+    single = rule.choose(ScoreColumn.of(labels, scores)).threshold
+    found = optimism(column, rule).thresholds
+    assert chosen is not None
+    assert single is not None
+    assert found is not None
+    assert found.low <= chosen <= found.high
+    middle = (found.low + found.high) / 2
+    assert abs(middle - chosen) < abs(middle - single)

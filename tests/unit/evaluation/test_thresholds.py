@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shield_engine.evaluation.metrics import binary_metrics
-from shield_engine.evaluation.statistics import clopper_pearson
+from shield_engine.evaluation.statistics import (
+    clopper_pearson,
+    clopper_pearson_bounds,
+    effective_size,
+)
 from shield_engine.evaluation.thresholds import (
     Rule,
     ScoreColumn,
@@ -80,15 +84,42 @@ def test_rates_equal_the_metrics_of_the_evaluation() -> None:
 
 
 def test_grouped_rates_equal_the_metrics_of_the_evaluation() -> None:
-    """With groups, recall and FPR have the wider interval of the groups."""
-    labels, scores = simulated(400)
-    groups = np.arange(400) // 8
-    found = rates_at(ScoreColumn.of(labels, scores, groups), 0.4)
-    wanted = binary_metrics(labels, scores, 0.4, groups=groups)
-    for name in ("recall", "fpr"):
-        assert found[name].low == pytest.approx(wanted[name].low, abs=1e-12)
-        assert found[name].high == pytest.approx(wanted[name].high, abs=1e-12)
-    assert found["f1"].low is None
+    """With groups, proportions are those of the evaluation to the bit, the others' ends near it."""
+    labels, scores = simulated(2_000)
+    groups = np.arange(2_000) // 8
+    found = rates_at(ScoreColumn.of(labels, scores, groups), 0.4, resamples=2_000)
+    wanted = binary_metrics(labels, scores, 0.4, groups=groups, resamples=2_000)
+    for name in ("recall", "fpr", "precision", "accuracy"):
+        assert found[name] == wanted[name]
+    for name in ("f1", "mcc", "balanced_accuracy"):
+        assert found[name].value == pytest.approx(wanted[name].value, abs=1e-12)
+        assert found[name].low == pytest.approx(wanted[name].low, abs=0.004), name
+        assert found[name].high == pytest.approx(wanted[name].high, abs=0.004), name
+    assert rates_at(ScoreColumn.of(labels, scores, groups), 0.4)["f1"].low is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=50
+    )
+)
+def test_rows_in_groups_are_worth_the_same_by_running_sums(
+    rows: list[tuple[bool, int, int]],
+) -> None:
+    """At every threshold the sums over groups give `effective_size` of the groups' counts."""
+    labels, scores, groups = (np.array(side) for side in zip(*rows, strict=True))
+    column = ScoreColumn.of(labels.astype(int), scores / 8, groups)
+    for label in (0, 1):
+        side = labels == bool(label)
+        if not side.any():
+            continue
+        for threshold in (*column.cuts, 2.0):
+            flagged = scores[side] / 8 >= threshold
+            sizes = np.bincount(groups[side]).astype(np.float64)
+            wanted = effective_size(np.bincount(groups[side], weights=flagged), sizes)
+            hits, worth = column.effective(threshold, label)
+            assert worth[0] == pytest.approx(wanted, rel=1e-9)
+            assert hits[0] == pytest.approx(flagged.mean() * wanted, rel=1e-9)
 
 
 def test_rates_without_a_class_say_why() -> None:
@@ -169,6 +200,23 @@ def test_precision_limit_holds_at_the_prevalence_named() -> None:
     assert sharpest(column, 0.9999, 0.0001).threshold is None
 
 
+def test_precision_limit_takes_the_lowest_threshold_of_all() -> None:
+    """Among thousands of cuts no lower one is proved too, grouped or not."""
+    labels, scores = simulated(5_000, seed=4)
+    for groups in (None, np.arange(5_000) // 5):
+        column = ScoreColumn.of(labels, scores, groups)
+        choice = sharpest(column, 0.6, 0.1)
+        assert choice.threshold is not None
+        lower = column.cuts[column.cuts < choice.threshold][:500]
+        hits, risky = column.effective(lower, 1)
+        alarms, harmless = column.effective(lower, 0)
+        recall = clopper_pearson_bounds(hits, risky, 0.975, "lower")[0]
+        fpr = clopper_pearson_bounds(alarms, harmless, 0.975, "upper")[1]
+        assert (0.1 * recall / (0.1 * recall + 0.9 * fpr)).max() < 0.6
+        assert choice.bound is not None
+        assert 0.6 <= choice.bound < 0.61
+
+
 def test_cost_is_least_where_computed_by_hand() -> None:
     """A miss of 5 and an alarm of 1 at equal shares: .35 finds all four at 6 of 10 alarms."""
     choice = best_by_cost(SMALL, miss=5, false_alarm=1, prevalence=0.5)
@@ -228,6 +276,17 @@ def test_groups_make_a_limit_harder_to_prove() -> None:
     assert single.threshold is not None
     assert grouped.threshold is not None
     assert grouped.threshold > single.threshold
+
+
+def test_missing_proof_counts_groups_where_rows_are_not_independent() -> None:
+    """1,000 harmless rows of 100 groups are 100 proofs: 1% at 95% takes 199 groups more."""
+    labels = [0] * 1_000 + [1]
+    column = ScoreColumn.of(labels, [0.1] * 1_000 + [0.9], [*np.arange(1_000) // 10, 500])
+    choice = highest_recall(column, 0.01)
+    assert choice.threshold is None
+    assert choice.needed == 299
+    assert "about 199 more groups of negatives" in choice.problem
+    assert "1,000 rows in 100 groups" in choice.problem
 
 
 def test_flat_region_holds_the_optimum_and_narrows_with_rows() -> None:
