@@ -24,11 +24,13 @@ from shield_engine.types import LABELS, Mode, Task, Variant
 
 __all__ = [
     "bands_frame",
+    "choice_evidence",
     "choice_text",
     "counts_frame",
     "day_frame",
     "new_policy",
     "optimism_text",
+    "ordered_bands",
     "policies_frame",
     "rates_frame",
     "slices_frame",
@@ -163,8 +165,34 @@ def _ranged(value: Range, form: str) -> str:
     return f"{value.value:{form}} ({value.low:{form}} to {value.high:{form}})"
 
 
-def bands_frame(points: Sequence[BandPoint]) -> pd.DataFrame:
-    """Return a grid of bands as a table, best F1 first."""
+def ordered_bands(
+    points: Sequence[BandPoint], rule: Rule | None, per_call: float
+) -> list[tuple[BandPoint, float | None]]:
+    """Return each pair of bands with its cost for 1,000 texts, the best pair first.
+
+    Best is the least cost if the rule is one of cost, else the highest F1; of equals the one that
+    asks the model least. Without a rule of cost there is no cost.
+    """
+    if rule is None or rule.kind != "cost":
+        return [
+            (point, None) for point in sorted(points, key=lambda one: (-(one.f1 or 0.0), one.asked))
+        ]
+    priced = [
+        (
+            point,
+            point.cost(
+                miss=rule.miss, false_alarm=rule.false_alarm, prevalence=rule.prevalence,
+                per_call=per_call,
+            ),
+        )
+        for point in points
+    ]  # fmt: skip
+    priced.sort(key=lambda one: (np.inf if one[1] is None else one[1], one[0].asked))
+    return [(point, None if cost is None else 1_000 * cost) for point, cost in priced]
+
+
+def bands_frame(ordered: Sequence[tuple[BandPoint, float | None]]) -> pd.DataFrame:
+    """Return pairs of bands as a table, in the order given; costs only where there are any."""
     frame = pd.DataFrame(
         [
             {
@@ -176,11 +204,14 @@ def bands_frame(points: Sequence[BandPoint]) -> pd.DataFrame:
                 "FPR": point.fpr,
                 "Asks the model": point.asked,
                 "Mean ms": point.mean_ms,
+                "Cost of 1,000 texts": cost,
             }
-            for point in points
+            for point, cost in ordered
         ]
     )
-    return frame.sort_values(["F1", "Asks the model"], ascending=[False, True], kind="stable")
+    if all(cost is None for _, cost in ordered):
+        del frame["Cost of 1,000 texts"]
+    return frame
 
 
 def slices_frame(choices: Sequence[SliceChoice], threshold: float) -> pd.DataFrame:
@@ -214,6 +245,31 @@ def _slice_advice(item: SliceChoice, threshold: float) -> str:
     direction = "lower" if item.choice.threshold < threshold else "higher"
     warning = f"; chosen on fewer than {SMALL_SLICE} rows of a class, do not rely on it"
     return f"a {direction} one decides better here" + (warning if few else "")
+
+
+def choice_evidence(report: SplitReport, found: Optimism, seed: int) -> dict[str, Any]:
+    """Return what a policy keeps of how its rule holds on rows that did not choose."""
+    evidence: dict[str, Any] = {
+        "split": {
+            "seed": seed,
+            "units": report.units,
+            "choosing_rows": report.choosing.n,
+            "reporting_rows": report.reporting.n,
+            "threshold": report.choice.threshold,
+            "chosen": report.chosen,
+            "reported": report.reported,
+            "gap": report.gap,
+        },
+        "optimism": {
+            "value": found.value,
+            "low": None if found.interval is None else found.interval.low,
+            "high": None if found.interval is None else found.interval.high,
+            "resamples": found.resamples,
+        },
+    }
+    if report.choice.problem:
+        evidence["split"]["problem"] = report.choice.problem
+    return evidence
 
 
 def new_policy(

@@ -21,11 +21,13 @@ from dashboard.components import (
 )
 from dashboard.lab import (
     bands_frame,
+    choice_evidence,
     choice_text,
     counts_frame,
     day_frame,
     new_policy,
     optimism_text,
+    ordered_bands,
     policies_frame,
     rates_frame,
     slices_frame,
@@ -69,6 +71,8 @@ LIMITS: dict[Literal["fpr", "recall", "precision"], str] = {
     "precision": "Precision at least",
 }
 RESAMPLES = 1_000
+# Rows up to which every figure with its bootstrap takes under 0.2 s, so follows a drag.
+QUICK_ROWS = 5_000
 
 
 # --- where things are kept ------------------------------------------------------------------
@@ -90,11 +94,12 @@ def threshold_key(run: RunInfo, mode: Mode) -> str:
     return f"lab_threshold_{run.run_id}_{mode.value}"
 
 
-def use_threshold(key: str, threshold: float, how: str) -> None:
+def use_threshold(key: str, threshold: float, how: str, rule: Rule | None = None) -> None:
     """Put a threshold in force, with how it was chosen."""
     st.session_state[key] = st.session_state[f"{key}_slider"] = float(threshold)
     st.session_state[f"kept:{key}"] = float(threshold)
     st.session_state[f"kept:{key}_how"] = how
+    st.session_state[f"kept:{key}_rule"] = rule
 
 
 # --- choosing -------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ def choose_way() -> str:
     return way
 
 
-def rule_inputs(way: str) -> Rule | None:
+def rule_inputs(way: str, lab: Lab) -> Rule | None:
     """Let the user say what is wanted; `None` for a choice by hand."""
     if way == HAND:
         st.caption("Move the threshold; what it gives follows at once.")
@@ -125,7 +130,7 @@ def rule_inputs(way: str) -> Rule | None:
         )
         return Rule(kind="f1" if metric == "f1" else "balanced_accuracy")
     if way == COST:
-        return cost_inputs()
+        return cost_inputs(lab)
     return limit_inputs()
 
 
@@ -152,8 +157,8 @@ def limit_inputs() -> Rule:
     )  # fmt: skip
 
 
-def cost_inputs() -> Rule:
-    """Let the user price mistakes."""
+def cost_inputs(lab: Lab) -> Rule:
+    """Let the user price mistakes, and the model."""
     left, right = st.columns(2)
     with left:
         keep("lab_miss", 100.0)
@@ -164,7 +169,20 @@ def cost_inputs() -> Rule:
     with right:
         keep("lab_alarm", 1.0)
         alarm = st.number_input("A false alarm costs", 0.0, 1e9, step=1.0, key="lab_alarm")
-    return Rule(kind="cost", miss=miss, false_alarm=alarm, prevalence=prevalence_input())
+    left, right = st.columns(2)
+    with left:
+        prevalence = prevalence_input()
+    with right:
+        keep("lab_call", 0.0)
+        call = st.number_input(
+            "Asking the model costs", 0.0, 1e9, step=0.001, key="lab_call", format="%.4g",
+            help="For one text. No threshold changes it; Hybrid bands do, and are ordered by it.",
+        )  # fmt: skip
+    scored = lab.view.asked[lab.view.is_scored]
+    asked = float(scored.mean()) if len(scored) else 0.0
+    return Rule(
+        kind="cost", miss=miss, false_alarm=alarm, prevalence=prevalence, per_text=call * asked
+    )
 
 
 def prevalence_input() -> float:
@@ -209,7 +227,7 @@ def choose(run: RunInfo, lab: Lab, mode: Mode) -> tuple[float, Rule | None]:
     way = choose_way() if lab.has_both else HAND
     left, right = st.columns([2, 3], gap="large")
     with left:
-        rule = rule_inputs(way) if lab.has_both else None
+        rule = rule_inputs(way, lab) if lab.has_both else None
         if rule is not None:
             suggest(lab, rule, key)
         elif not lab.has_both:
@@ -234,7 +252,7 @@ def suggest(lab: Lab, rule: Rule, key: str) -> None:
         type="primary",
         key="lab_use",
         on_click=use_threshold,
-        args=(key, choice.threshold, choice.how),
+        args=(key, choice.threshold, choice.how, rule),
     )
 
 
@@ -398,7 +416,9 @@ def prevalence_input_beside() -> float:
     return value / 100
 
 
-def show_bands(run: RunInfo, lab: Lab, threshold: float, done: tuple[int, int]) -> None:
+def show_bands(
+    run: RunInfo, lab: Lab, threshold: float, rule: Rule | None, done: tuple[int, int]
+) -> None:
     """Sweep the bands at which hybrid stops asking the model."""
     if set(run.parts) != {"heuristic", "ml"} or not lab.column.n:
         st.caption("Bands need a labelled run that scored both parts.")
@@ -406,6 +426,8 @@ def show_bands(run: RunInfo, lab: Lab, threshold: float, done: tuple[int, int]) 
     stored = lab_scores(run.run_id, done)
     assert stored.heuristic is not None  # noqa: S101 - the run scored both parts
     points = sweep_bands(stored, lab.view, threshold, *default_grid(stored.heuristic[:, 1]))
+    order = ordered_bands(points, rule, kept("lab_call", 0.0))
+    frame = bands_frame(order)
     questions = (
         ("f1", "Where is F1 highest?", "F1, %"),
         ("asked", "How many texts still ask the model?", "asked, %"),
@@ -413,25 +435,24 @@ def show_bands(run: RunInfo, lab: Lab, threshold: float, done: tuple[int, int]) 
     for column, (value, question, title) in zip(st.columns(2), questions, strict=True):
         with column:
             charted(
-                question, lab_charts.band_map(points, value, title, 100.0), bands_frame(points),
+                question, lab_charts.band_map(points, value, title, 100.0), frame,
                 key=f"lab_bands_{value}",
                 help=f"At threshold {threshold:g}. Off: no text is let through without the model.",
             )  # fmt: skip
-    frame = bands_frame(points)
     st.dataframe(
         frame, hide_index=True, key="lab_band_table", height=240,
         column_config={
             name: st.column_config.NumberColumn(format="percent")
             for name in ("F1", "Recall", "Recall lost to the rules", "FPR", "Asks the model")
         } | {"Mean ms": st.column_config.NumberColumn(
-            format="%.3f", help="Stored times of the parts, added up; cache misses only.")},
+            format="%.3f", help="Stored times of the parts, added up; cache misses only."),
+            "Cost of 1,000 texts": st.column_config.NumberColumn(format="%.4g")},
     )  # fmt: skip
-    order = sorted(points, key=lambda point: (-(point.f1 or 0.0), point.asked))
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         chosen = st.selectbox(
             "Bands to use",
-            order,
+            [point for point, _ in order],
             format_func=lambda point: (
                 f"upper {point.bands.upper:g}, lower "
                 f"{'off' if point.bands.lower is None else format(point.bands.lower, 'g')}: F1 "
@@ -533,14 +554,14 @@ def threshold_part(run: RunInfo, mode: Mode) -> None:
             elif part == TRAFFIC:
                 show_traffic(lab, threshold)
             elif part == BANDS:
-                show_bands(run, lab, threshold, done)
+                show_bands(run, lab, threshold, rule, done)
             elif part == SLICES:
                 show_slices(run, lab, threshold, rule)
             else:
                 show_nearest(run, lab, threshold, done)
         else:
             show_nearest(run, lab, threshold, done)
-        save_part(run, mode, threshold)
+        save_part(run, lab, mode, threshold)
         with st.container(horizontal=True):
             link = {"run": run.run_id}
             st.page_link(
@@ -553,24 +574,52 @@ def threshold_part(run: RunInfo, mode: Mode) -> None:
             )  # fmt: skip
 
 
-def save_part(run: RunInfo, mode: Mode, threshold: float) -> None:
+def save_part(run: RunInfo, lab: Lab, mode: Mode, threshold: float) -> None:
     """Save what is in force as a policy with its evidence."""
-    key = threshold_key(run, mode)
+    key, done, bands = threshold_key(run, mode), (run.rows_done, run.errors), bands_of(run)
     st.subheader("Save it as a policy", anchor=False)
-    bands = bands_of(run)
-    figures = mode_evaluation(
-        run.run_id, (run.rows_done, run.errors), mode, threshold, bands
-    )  # fmt: skip
-    how = kept(f"{key}_how", "by hand")
+    keep(f"lab_exact_{run.run_id}", run.rows_done <= QUICK_ROWS)
+    if st.toggle(
+        "Show every figure as `shield eval --policy` prints it",
+        key=f"lab_exact_{run.run_id}",
+        help="They are the ones that the policy keeps. Resampling many rows takes a second at each "
+        "new threshold, so this is off for large runs.",
+    ):
+        show_exact(mode_evaluation(run.run_id, done, mode, threshold, bands))
+    how, rule = kept(f"{key}_how", "by hand"), kept(f"{key}_rule")
     if kept(key, threshold) != threshold:
-        how = "by hand"
-    show_exact(figures)
+        how, rule = "by hand", None
     with st.form("lab_save", clear_on_submit=True):
         left, right = st.columns(2)
         name = left.text_input("Name", placeholder="front-door", max_chars=80)
         note = right.text_input("Note", placeholder="why this one", max_chars=400)
         if st.form_submit_button("Save policy", type="primary", icon=":material/save:"):
-            save(run, mode, threshold, bands, figures, name, note, how)
+            figures = mode_evaluation(run.run_id, done, mode, threshold, bands)
+            extra = evidence_of(run, lab, mode, threshold, rule)
+            save(run, mode, threshold, bands, figures, name, note, how, extra=extra)
+
+
+def evidence_of(
+    run: RunInfo, lab: Lab, mode: Mode, threshold: float, rule: Rule | None
+) -> dict[str, Any]:
+    """Return what a policy keeps beside its figures: counts, and how the rule holds elsewhere."""
+    if not lab.column.n:
+        return {}
+    counts = lab.column.at(threshold)
+    evidence: dict[str, Any] = {
+        "counts": {
+            name: int(side[0])
+            for name, side in (
+                ("tp", counts.tp), ("fp", counts.fp), ("fn", counts.fn), ("tn", counts.tn)
+            )
+        }
+    }  # fmt: skip
+    if rule is None:
+        return evidence
+    done, bands, seed = (run.rows_done, run.errors), bands_of(run), int(kept("lab_seed", 7))
+    report = split_of(run.run_id, done, mode, bands, rule, seed)
+    found = optimism_of(run.run_id, done, mode, bands, rule)
+    return evidence | choice_evidence(report, found, seed)
 
 
 def show_exact(figures: ModeEvaluation) -> None:

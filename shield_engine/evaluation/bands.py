@@ -75,6 +75,19 @@ class BandPoint:
         risky = self.tp + self.fn
         return (self.lost - self.won) / risky if risky else None
 
+    def cost(
+        self, *, miss: float, false_alarm: float, prevalence: float, per_call: float
+    ) -> float | None:
+        """Return what a text of traffic costs on average; `None` without both classes.
+
+        p x miss x (1 - recall) + (1 - p) x false alarm x FPR + per call x share asked.
+        """
+        if self.recall is None or self.fpr is None:
+            return None
+        mistakes = prevalence * miss * (1 - self.recall)
+        mistakes += (1 - prevalence) * false_alarm * self.fpr
+        return mistakes + per_call * self.asked
+
 
 def default_grid(
     heuristic_risk: Floats, points: int = 12

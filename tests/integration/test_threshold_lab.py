@@ -111,6 +111,52 @@ def test_limit_is_found_used_saved_and_exact(run_id: str, home: Path) -> None:
     assert policy.evidence["figures"]["f1"]["low"] == figures.metrics["f1"].low
     assert "FPR at most 0.01" in policy.evidence["chosen_by"]
     assert policy.rules_version is None
+    counts = policy.evidence["counts"]
+    assert (counts["tp"], counts["fp"]) == (choice.tp, choice.fp)
+    split, optimism = policy.evidence["split"], policy.evidence["optimism"]
+    assert split["seed"] == 7
+    assert split["choosing_rows"] + split["reporting_rows"] == COUNT
+    assert split["gap"] == split["chosen"] - split["reported"]
+    assert optimism["resamples"] == 200
+
+
+def test_exact_figures_are_shown_while_wanted(run_id: str) -> None:
+    """A small run shows every figure at once; turned off, they stay off on the next visit."""
+
+    def is_shown(page: AppTest) -> bool:
+        return any("All rows at this threshold" in text.value for text in page.caption)
+
+    page = opened()
+    assert is_shown(page)
+    page = page.toggle(key=f"lab_exact_{run_id}").set_value(False).run()
+    assert not is_shown(page)
+    page.switch_page("app_pages/runs.py").run()
+    page = page.switch_page("app_pages/threshold_lab.py").run()
+    assert not is_shown(page)
+
+
+def test_a_priced_model_orders_the_bands_by_cost(run_id: str) -> None:
+    """By cost, the bands table carries costs, the least first, and a call's price counts."""
+    page = opened()
+    control = next(item for item in page.button_group if item.label == "How to choose")
+    page = look_closer(control.set_value("By cost").run(), "Hybrid bands")
+    free = band_costs(page)
+    assert free == sorted(free)
+    page = page.number_input(key="lab_call").set_value(5.0).run()
+    assert not page.exception
+    dear = band_costs(page)
+    assert dear == sorted(dear)
+    assert max(dear) > max(free) + 1_000
+    assert any("Expected cost" in text.value for text in page.caption)
+
+
+def band_costs(page: AppTest) -> list[float]:
+    """Return the costs of the bands table, in its order."""
+    name = "Cost of 1,000 texts"
+    costs: list[float] = next(
+        table.value[name].tolist() for table in page.dataframe if name in table.value.columns
+    )
+    return costs
 
 
 def test_infeasible_limit_is_said_and_not_offered(run_id: str) -> None:

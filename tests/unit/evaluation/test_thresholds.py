@@ -122,6 +122,15 @@ def test_rows_in_groups_are_worth_the_same_by_running_sums(
             assert hits[0] == pytest.approx(flagged.mean() * wanted, rel=1e-9)
 
 
+@pytest.mark.parametrize("size", [3, 7, 11])
+def test_groups_with_equal_rates_are_worth_one_row_each(size: int) -> None:
+    """Rounding in the running sums is no spread between groups."""
+    groups = np.repeat(np.arange(130), size)
+    flagged = np.tile([1] + [0] * (size - 1), 130)
+    column = ScoreColumn.of(np.ones(130 * size, dtype=int), flagged, groups)
+    assert column.effective(0.5, 1)[1].tolist() == [130.0]
+
+
 def test_rates_without_a_class_say_why() -> None:
     """No risky rows: no recall, with the reason; nothing flagged: no precision."""
     found = rates_at(ScoreColumn.of([0, 0], [0.1, 0.2]), 0.5)
