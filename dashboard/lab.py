@@ -197,7 +197,7 @@ def bands_frame(ordered: Sequence[tuple[BandPoint, float | None]]) -> pd.DataFra
         [
             {
                 "Upper band": point.bands.upper,
-                "Lower band": point.bands.lower,
+                "Lower band": "off" if point.bands.lower is None else f"{point.bands.lower:g}",
                 "F1": point.f1,
                 "Recall": point.recall,
                 "Recall lost to the rules": point.recall_lost,

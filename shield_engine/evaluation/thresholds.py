@@ -512,8 +512,8 @@ def flat_region(
 
     Between two thresholds only the rows in between change their verdict, r of the risky and f of
     the harmless ones as shares, so the difference a r - b f has the variance
-    a^2 r (1 - r) / P + b^2 f (1 - f) / N. A threshold belongs to the region while its loss is
-    below `z` standard errors; the region ends at the first that does not.
+    a^2 r (1 - r) / P + b^2 f (1 - f) / N. A threshold belongs to the region while it is neither
+    worse nor better by more than `z` standard errors; the region ends at the first that is.
     """
     sweep = column.drawn(2 * _DRAWN_CUTS)
     here = column.at(threshold)
@@ -524,7 +524,7 @@ def flat_region(
     error = np.sqrt(
         weights.risky**2 * r * (1 - r) / risky + weights.harmless**2 * f * (1 - f) / harmless
     )
-    alike = loss <= z * error + 1e-12
+    alike = np.abs(loss) <= z * error + 1e-12
     place = int(np.searchsorted(-sweep.thresholds, -threshold))
     start = min(place, len(alike) - 1)
     if start < 0:

@@ -122,7 +122,7 @@ def test_rows_in_groups_are_worth_the_same_by_running_sums(
             assert hits[0] == pytest.approx(flagged.mean() * wanted, rel=1e-9)
 
 
-@pytest.mark.parametrize("size", [3, 7, 11])
+@pytest.mark.parametrize("size", [5, 10, 20])
 def test_groups_with_equal_rates_are_worth_one_row_each(size: int) -> None:
     """Rounding in the running sums is no spread between groups."""
     groups = np.repeat(np.arange(130), size)
@@ -310,6 +310,16 @@ def test_flat_region_holds_the_optimum_and_narrows_with_rows() -> None:
         assert region.low <= choice.threshold <= region.high
         widths.append(region.high - region.low)
     assert widths[1] < widths[0] / 2
+
+
+def test_flat_region_ends_where_thresholds_are_better_too() -> None:
+    """Far from the best threshold the best one does not count as alike."""
+    labels, scores = simulated(5_000, seed=1)
+    column = ScoreColumn.of(labels, scores)
+    best = best_by_metric(column, "balanced_accuracy").threshold
+    assert best is not None
+    region = flat_region(column, 0.9, Weights(0.5, 0.5))
+    assert best < 0.6 < region.low <= 0.9
 
 
 def test_flat_region_under_a_limit_keeps_to_its_side() -> None:
