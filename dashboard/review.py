@@ -369,8 +369,8 @@ def lineage_frame(line: Sequence[DatasetInfo]) -> pd.DataFrame:
                 "Version": visible(info.title),
                 "Rows": info.rows,
                 "Made from": visible(change.get("title", "")) or "an import",
-                "Relabelled": change.get("relabelled"),
-                "Left out": change.get("excluded"),
+                "Relabelled": f"{change['relabelled']:,}" if change else "",
+                "Left out": f"{change['excluded']:,}" if change else "",
                 "Made": clock(info.created_at),
             }
         )

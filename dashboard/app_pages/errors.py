@@ -101,7 +101,7 @@ def choose_judgement(run: RunInfo, info: DatasetInfo) -> Shown:
     if wanted in options and st.session_state.get("errors_mode_url") != wanted:
         st.session_state["errors_judge"] = wanted
     keep("errors_judge", Mode.HYBRID.value if Mode.HYBRID.value in options else next(iter(options)))
-    left, middle, right = st.columns([3, 1, 2], vertical_alignment="bottom")
+    left, middle, right = st.columns([5, 3, 4], vertical_alignment="bottom")
     key = left.selectbox(
         "Judge by",
         list(options),
@@ -251,8 +251,12 @@ def disagreements(shown: Shown) -> list[Disagreement | None]:
 
 def choose_kind(shown: Shown, counts: ErrorCounts) -> RowKind:
     """Let the user choose which rows, with how many there are of each kind."""
-    kinds = review.kinds_of(shown.classes, is_labelled=bool(counts.labelled or shown.info.labelled))
+    possible = review.kinds_of(
+        shown.classes, is_labelled=bool(counts.labelled or shown.info.labelled)
+    )
+    kinds = [kind for kind in possible if kind is not RowKind.FAILED or counts.failed]
     key = f"errors_kind:{shown.info.dataset_id}:{shown.classes.is_binary}"
+    drop_stale(key, kinds)
     wanted = st.query_params.get("kind")
     if wanted in kinds and st.session_state.get("errors_kind_url") != wanted:
         st.session_state[key] = RowKind(wanted)
@@ -653,7 +657,7 @@ def show_neighbours(shown: Shown, row: dict[str, Any]) -> None:
     conflicts = int((frame["Conflict"] != "").sum())
     if conflicts:
         st.warning(
-            f"{conflicts:,} nearly equal rows have another label: one of them is wrong.",
+            f"Nearly equal rows with another label: {conflicts:,}. Of two such rows one is wrong.",
             icon=":material/call_split:",
         )
     st.dataframe(
@@ -770,7 +774,7 @@ def show_wording(shown: Shown) -> None:
         else ""
     )
     st.caption(
-        f"{found.errors:,} errors against {found.others:,} correctly decided rows of the same "
+        f"Errors: {found.errors:,}, held against {found.others:,} correctly decided rows of the same "
         f"class.{read} Each row counts a word once."
     )
     shown_any = False
@@ -820,7 +824,8 @@ def show_correction(shown: Shown) -> None:
     )
     plan = planned_correction(store, info.dataset_id, excludes=excludes)
     st.markdown(
-        f"{len(plan.relabelled):,} labels change, {len(plan.excluded):,} rows are left out."
+        f"Labels that change: **{len(plan.relabelled):,}**. "
+        f"Rows that are left out: **{len(plan.excluded):,}**."
     )
     if st.button(
         "Make corrected version",

@@ -186,7 +186,7 @@ def test_equal_texts_with_other_labels_are_shown(home: Path) -> None:
     frame = next(f.value for f in page.dataframe if "Conflict" in f.value.columns)
     assert frame["Id"][0] == "row-1"
     assert (frame["Is"][0], frame["Conflict"][0]) == ("same text", "other label")
-    assert any("one of them is wrong" in box.value for box in page.warning)
+    assert any("Nearly equal rows with another label: 1" in box.value for box in page.warning)
 
 
 def test_policy_judges_at_its_threshold(home: Path) -> None:
@@ -225,7 +225,7 @@ def test_views_for_suspects_words_and_exports(home: Path) -> None:
     assert "previous instructions" in set(words["Words"])
     page.segmented_control(key="errors_view").set_value("Export").run()
     assert not page.exception
-    assert any("1 labels change" in text.value for text in page.markdown)
+    assert any("Labels that change: **1**" in text.value for text in page.markdown)
     page.button(key="errors_correct").click().run()
     assert not page.exception
     versions = {info.version: info for info in resources().store.datasets()}

@@ -178,7 +178,7 @@ def test_suspects_history_lineage_and_timings_are_tabled() -> None:
     change = {"corrected_from": {"title": "set v1", "relabelled": 3, "excluded": 1}}
     info = DatasetInfo("d", "set", 2, Task.TOXICITY, "h", 8, 8, 0, "s", change, False, WHEN, "p")
     line = lineage_frame([info])
-    assert line.iloc[0].tolist()[:5] == ["set v2", 8, "set v1", 3, 1]
+    assert line.iloc[0].tolist()[:5] == ["set v2", 8, "set v1", "3", "1"]
     timings = dict.fromkeys(("normalise_ms", "rules_ms", "tokenize_ms", "infer_ms", "hit_ms"))
     assert timing_frame(timings | {"infer_ms": 3.2})["Time"].tolist() == ["3.20 ms"]
 

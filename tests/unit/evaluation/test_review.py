@@ -121,6 +121,10 @@ def test_one_part_in_doubt_clears_a_row_and_failed_rows_are_left_out() -> None:
     model = [0.0, 0.1, 0.2, 0.4, 1.0, 0.9, 0.5, 0.9]
     assert label_suspects(scores_of(labels, heuristic, model)) == []
     assert [s.row_index for s in label_suspects(scores_of(labels, heuristic, None))] == [103]
+    # Sure on the whole, yet the model by itself speaks less for the other class than usual.
+    model = [0.4, 0.4, 0.4, 0.62, 1.0, 0.9, 0.5, 0.9]
+    heuristic[3] = 1.0
+    assert label_suspects(scores_of(labels, heuristic, model)) == []
     model[3] = float("nan")
     assert label_suspects(scores_of(labels, heuristic, model)) == []
 
@@ -218,8 +222,8 @@ def test_a_large_dataset_is_indexed_by_a_sample(
 
 def test_log_odds_are_those_computed_by_hand() -> None:
     """6 of 12 errors against 5 of 100 others, prior of 10 rows at the common share 11 / 112."""
-    errors = [{"word"}] * 6 + [set()] * 6
-    others = [{"word"}] * 5 + [set()] * 95
+    errors = [["word", "word"]] * 6 + [[]] * 6  # an item counts once a row
+    others = [["word"]] * 5 + [[]] * 95
     (found,) = contrast(errors, others)
     prior = 10 * 11 / 112
     cells = np.array([6 + prior, 6 + 10 - prior, 5 + prior, 95 + 10 - prior])
@@ -403,7 +407,16 @@ def test_hard_cases_are_errors_and_near_rows_by_corrected_labels(tmp_path: Path)
 @pytest.mark.parametrize("name", ["cases.csv", "cases.jsonl"])
 def test_training_reads_hard_cases_letter_by_letter(tmp_path: Path, name: str) -> None:
     """What is exported is what `shield train` reads, formula prefixes and line ends included."""
-    texts = ["=cmd()", "+1 -1 @x", "a\rb\r\nc\nd", 'say "x", y', "\ufeff\u202eflip", " ", "tab\t'"]
+    texts = [
+        "lone\rreturn",
+        "=cmd()",
+        "+1 -1 @x",
+        "a\rb\r\nc\nd",
+        'say "x", y',
+        "\ufeff\u202eflip",
+        " ",
+        "tab\t'",
+    ]
     rows = tuple(
         HardCase(text, ("clean", "toxic")[n % 2], "set v1, hard cases")
         for n, text in enumerate(texts)
