@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,8 @@ from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.heuristics import heuristic_for
+from shield_engine.heuristics import Normalizer, heuristic_for
+from shield_engine.heuristics.normalizer import NORMALIZER_VERSION, hidden_readings
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
@@ -38,6 +39,7 @@ __all__ = ["Shield", "ShieldStats"]
 
 _log = logging.getLogger(__name__)
 
+_NORMALIZER = Normalizer()
 _WIDEST_FIRST = (Variant.FP32, Variant.FP16, Variant.INT8)
 
 
@@ -243,12 +245,17 @@ class Shield:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
 
         def infer(text: str) -> MLScore:
-            return self.inference(entry, timeout_s).infer(text)
+            infer_one = self.inference(entry, timeout_s).infer
+            if entry.task is not Task.PROMPT_INJECTION:
+                return infer_one(text)
+            return _riskiest_reading(text, infer_one)
 
         return MLPart(
             infer=infer,
             stamp=ModelStamp(entry.id, entry.variant, entry.sha256),
-            tokenizer_key=f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}",
+            tokenizer_key=(
+                f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}:{NORMALIZER_VERSION}"
+            ),
             thresholds=entry.thresholds,
         )
 
@@ -313,3 +320,21 @@ class Shield:
         if self.loader.has_gpu:
             return (Variant.FP16, Variant.FP32, Variant.INT8)
         return (Variant.INT8, Variant.FP32, Variant.FP16)
+
+
+def _riskiest_reading(text: str, infer: Callable[[str], MLScore]) -> MLScore:
+    """Score a text as it stands and as read without its disguises; the highest risk counts.
+
+    A tokenizer sees noise where an attack is spelled backwards or in base64. Nearly every text has
+    no disguise and is scored once.
+    """
+    best = infer(text)
+    for reading in hidden_readings(_NORMALIZER.normalize(text)):
+        found = infer(reading.text)
+        times = {
+            name: getattr(best, name) + getattr(found, name) for name in ("tokenize_ms", "infer_ms")
+        }
+        if found.score > best.score:
+            best = replace(found, window=reading.span(*found.window))
+        best = replace(best, **times)
+    return best

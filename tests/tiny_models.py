@@ -27,7 +27,7 @@ from tokenizers import (
 
 from shield_engine.ml import ArtifactStore, LoadedModel, ModelLoader, ModelRegistry
 
-__all__ = ["TOKENIZERS", "build", "load", "make_tokenizer", "write_registry"]
+__all__ = ["TOKENIZERS", "build", "build_shared", "load", "make_tokenizer", "write_registry"]
 
 TokenizerKind = Literal["wordpiece", "bpe", "unigram"]
 TOKENIZERS: tuple[TokenizerKind, ...] = ("wordpiece", "bpe", "unigram")
@@ -135,6 +135,7 @@ def build(
         for token in made.encode(word, add_special_tokens=False).ids:
             table[token, list(labels).index(label)] += 12.0
     model = _graph(table.astype(np.float32), type_ids, int32, quantized, fault)
+    model.doc_string = name  # two models are two files
     if metadata is not None:
         entry = model.metadata_props.add()
         entry.key, entry.value = "id2label", json.dumps(metadata)
@@ -161,6 +162,52 @@ def build(
         "description": "A tiny model for tests.",
     }
     return row | ({"label_map": dict(label_map)} if label_map else {})
+
+
+def build_shared(folder: Path, *, quantized: bool = False) -> list[dict[str, Any]]:
+    """Write one file with a head for each task and return its three registry entries.
+
+    `ignore` pushes injection up, `terrible` toxicity and negative sentiment.
+    """
+    tasks = {
+        "prompt_injection": ("benign", "injection"),
+        "toxicity": ("clean", "toxic"),
+        "sentiment": ("negative", "neutral", "positive"),
+    }
+    names = [label for labels in tasks.values() for label in labels]
+    row = build(
+        folder,
+        name="shared",
+        labels=names,
+        label_map=dict.fromkeys(names, "injection") | {"benign": "benign"},
+        risky={"ignore": "injection", "terrible": "toxic", "awful": "negative"},
+        quantized=quantized,
+    )
+    path = folder / "shared.onnx"
+    model = onnx.load(path)
+    (whole,) = model.graph.output
+    del model.graph.output[:]
+    first = 0
+    for task, labels in tasks.items():
+        columns = np.arange(first, first + len(labels))
+        first += len(labels)
+        model.graph.initializer.append(numpy_helper.from_array(columns, f"columns {task}"))
+        model.graph.node.append(
+            helper.make_node("Gather", [whole.name, f"columns {task}"], [task], axis=1)
+        )
+        model.graph.output.append(
+            helper.make_tensor_value_info(task, TensorProto.FLOAT, ["batch", len(labels)])
+        )
+        entry = model.metadata_props.add()
+        entry.key, entry.value = f"id2label.{task}", json.dumps(labels)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    del row["label_map"]
+    common = row | {"sha256": _sha256(path), "size_bytes": path.stat().st_size}
+    return [
+        common | {"id": f"shared-{task}", "task": task, "labels": list(labels), "output": task}
+        for task, labels in tasks.items()
+    ]
 
 
 def write_registry(folder: Path, *rows: Mapping[str, Any]) -> Path:

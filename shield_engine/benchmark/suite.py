@@ -221,7 +221,7 @@ def _bare_inference(subject: Subject) -> Measured:
             pairs.append((text, feeds))
     calls: dict[str, Callable[[tuple[str, dict[str, Any]]], Any]] = {
         "scan": lambda pair: scanner.scan(pair[0]),
-        "bare": lambda pair: model.session.run([model.output], pair[1]),
+        "bare": lambda pair: model.session.run(model.outputs[:1], pair[1]),
     }
     time_interleaved(calls, pairs[:_WARM_UP])
     tally = Tally(scanner)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -374,14 +374,30 @@ def datasets() -> None:
 
 @app.command()
 def models(
+    action: Annotated[
+        Literal["list", "build"],
+        typer.Argument(help="`build` makes the FP32 file of each model from its FP16 file."),
+    ] = "list",
     fetch: Annotated[
         str | None, typer.Option(help="Fetch and verify the model of this id.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file that is here.")] = False,
 ) -> None:
-    """List the registry; fetch or verify model files."""
+    """List the registry; fetch, verify or build model files."""
     shield = open_shield()
     artifacts = shield.loader.artifacts
+    if action == "build":
+        from shield_engine.ml.variants import build_fp32
+
+        built = [
+            entry for entry in shield.registry.entries
+            if any(source.startswith("build:") for source in entry.sources)
+        ]  # fmt: skip
+        for entry in built:
+            _, path = build_fp32(shield.registry, artifacts, entry.id)
+            note(f"{entry.id} {entry.variant}: {path}")
+        if not built:
+            note("no model of this registry is built here")
     if fetch is not None:
         chosen = [entry for entry in shield.registry.entries if entry.id == fetch]
         if not chosen:

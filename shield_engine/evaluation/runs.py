@@ -419,7 +419,8 @@ def _ready_parts(shield: Shield, task: Task, spec: RunSpec) -> _Parts:
     if "ml" not in spec.parts:
         return _Parts(heuristic, None, None)
     entry = shield.entry_for(task, MLConfig.evaluation(spec.variant), spec.model_id)
-    return _Parts(heuristic, shield.inference(entry).infer, entry)
+    shield.inference(entry)  # loads now: a missing file stops the run before its first row
+    return _Parts(heuristic, shield.model_part(entry).infer, entry)
 
 
 def _check_same_parts(run: RunInfo, parts: _Parts) -> None:

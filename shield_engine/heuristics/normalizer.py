@@ -29,9 +29,17 @@ from urllib.parse import unquote_to_bytes
 
 import re2
 
-__all__ = ["NORMALIZER_VERSION", "Normalized", "Normalizer", "Undone", "View", "normalize"]
+__all__ = [
+    "NORMALIZER_VERSION",
+    "Normalized",
+    "Normalizer",
+    "Undone",
+    "View",
+    "hidden_readings",
+    "normalize",
+]
 
-NORMALIZER_VERSION = "2"
+NORMALIZER_VERSION = "3"
 """Part of every heuristic version: raise it whenever a view of some text changes."""
 
 _Note = Callable[[str, int, int], None]
@@ -137,6 +145,7 @@ _SELECTOR_RUN = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 _STYLED_WORD = re.compile(
     "[\U0001d400-\U0001d7ff\u24b6-\u24e9\U0001f130-\U0001f189\uff21-\uff3a\uff41-\uff5a]{3,}"
 )
+_SYMBOL_IN_WORD = re.compile("(?<=[A-Za-z])[\u2190-\u2bff\U0001f000-\U0001faff]+(?=[A-Za-z])")
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W_]+")
 _OTHER_SCRIPT = re.compile(r"[Ͱ-ԯ԰-֏]")
@@ -228,6 +237,12 @@ class View:
         if self.is_reversed:
             first, last = len(self.text) - last, len(self.text) - first
         return (first, last) if self.parent is None else self.parent.span(first, last)
+
+    @property
+    def rewritten_share(self) -> float:
+        """Share of the parent's characters that this view writes otherwise."""
+        rewritten = sum(self._source_ends) - sum(self._source_starts)
+        return rewritten / max(self._source_length(), 1)
 
     def _source(self, position: int) -> tuple[int, int]:
         edit = bisect_right(self._view_starts, position) - 1
@@ -599,6 +614,9 @@ def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tupl
         decoded = _rewrite(text, "escapes", escapes, view)
         if decoded.text != text:
             yield decoded, odd if len(odd) > 2 else []
+    between = [(*m.span(), "") for m in _SYMBOL_IN_WORD.finditer(text)]
+    if len(between) > 3:
+        yield _rewrite(text, "symbols_in_words", between, view), [m[:2] for m in between[:5]]
     for kind, pattern, decode in (
         ("base64", _BASE64, _from_base64),
         ("hex", _HEX, _from_hex),
@@ -616,6 +634,31 @@ def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tupl
     backwards = [m.span() for m in _REVERSED.finditer(text)]
     if backwards:
         yield View(text[::-1], "reversed", view, is_reversed=True), backwards[:5]
+
+
+_FOLDED = frozenset({"invisible_characters", "lookalikes", "stacked_marks", "styled_letters"})
+# Shares of a text that must have been disguised before it is worth another reading: "mp3" and
+# "1st" are respelled too.
+_RESPELLED_SHARE = 0.2
+_MIN_READING = 12
+
+
+def hidden_readings(normalized: Normalized) -> tuple[View, ...]:
+    """Return what a disguise hid, for a reader that knows plain text only; mostly nothing.
+
+    These are decoded runs, the text with its letters put back together where at least a fifth of
+    it was spelled otherwise, and the first view where invisible characters or look-alikes were
+    taken out of it.
+    """
+    readings = []
+    if any(undone.kind in _FOLDED for undone in normalized.undone):
+        readings.append(normalized.views[0])
+    for view in normalized.views[1:]:
+        if view.kind == "respelled" and view.rewritten_share < _RESPELLED_SHARE:
+            continue
+        if len(view.text) >= _MIN_READING:
+            readings.append(view)
+    return tuple(readings)
 
 
 def normalize(text: str) -> Normalized:

@@ -38,6 +38,7 @@ _DISGUISES = MappingProxyType(
         "reversed": (0.3, "Words of an instruction written backwards"),
         "rot13": (0.3, "Words of an instruction rotated by 13 letters"),
         "stacked_marks": (0.15, "Letters buried under stacked marks"),
+        "symbols_in_words": (0.2, "Emoji or signs between the letters of words"),
         "styled_letters": (0.1, "Letters from mathematical or enclosed alphabets"),
     }
 )

@@ -38,7 +38,7 @@ __all__ = ["ArtifactStore", "ModelFiles", "Progress", "Source", "Step", "parse_s
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["bundled", "file", "package", "url"]
+Kind = Literal["bundled", "file", "package", "url", "built"]
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, if known."""
 
@@ -72,7 +72,8 @@ class Source:
     """One place a file may come from.
 
     Attributes:
-        kind: `bundled` (relative to the registry file), `file`, `package` or `url`.
+        kind: `bundled` (relative to the registry file), `file`, `package`, `url`, or `built`
+            (made on this machine from another variant).
         location: Path, `package/path`, or URL without fragment.
         member: The file's path inside the archive at `location`, if that is an archive.
     """
@@ -96,7 +97,8 @@ def parse_source(text: str) -> Source:
     """Read a source as a registry writes it.
 
     Known forms are `path/beside/the/registry`, `file:///path`, `package:NAME/path`, `https://...`,
-    `http://` to this machine only, and `hf:OWNER/NAME@COMMIT/path`. A `.tar.gz`, `.tgz` or `.zip`
+    `http://` to this machine only, `hf:OWNER/NAME@COMMIT/path`, and `build:NAME` for a file that
+    `shield models build` makes. A `.tar.gz`, `.tgz` or `.zip`
     names the wanted file after `#`.
 
     Raises:
@@ -161,8 +163,22 @@ def _bundled(location: str) -> tuple[Kind, str]:
     return "bundled", location
 
 
+def _built(location: str) -> tuple[Kind, str]:
+    name = location.partition(":")[2]
+    if not re.fullmatch(r"[\w.-]+", name) or not _is_inside(name):
+        raise ValueError(f"has {location!r}; a built file is build:NAME, without folders")
+    return "built", name
+
+
 _FORMS: Mapping[str, Callable[[str], tuple[Kind, str]]] = MappingProxyType(
-    {"": _bundled, "file": _file, "package": _package, "https": _url, "http": _url}
+    {
+        "": _bundled,
+        "file": _file,
+        "package": _package,
+        "https": _url,
+        "http": _url,
+        "build": _built,
+    }
 )
 
 
@@ -182,6 +198,8 @@ def _step(source: Source, root: Path, *, offline: bool) -> Step:
         if offline:
             return Step("impossible", source, reason="offline is on, nothing is downloaded")
         return Step("download", source)
+    if source.kind == "built":
+        return Step("impossible", source, reason="not built here yet; run: shield models build")
     if source.kind == "bundled":
         path = root / source.location
     elif source.kind == "file":
@@ -254,6 +272,21 @@ class ArtifactStore:
         )
         return ModelFiles(model, tokenizer)
 
+    def built_path(self, entry: ModelEntry) -> Path:
+        """Return where the file of an entry that is built here belongs.
+
+        Raises:
+            ArtifactError: The entry names no `build:` source.
+        """
+        for text in entry.sources:
+            source = parse_source(text)
+            if source.kind == "built":
+                return self._target(source, entry.sha256)
+        raise ArtifactError(
+            f"{entry.id} {entry.variant.value} is not built here; its sources are "
+            f"{', '.join(entry.sources)}"
+        )
+
     def is_present(self, entry: ModelEntry) -> bool:
         """Return whether both files are here already, so that `fetch` would download nothing."""
 
@@ -301,7 +334,7 @@ class ArtifactStore:
 
     def _kept(self, step: Step, sha256: str) -> Path | None:
         """Return the copy that an earlier fetch wrote, if it is still the registered file."""
-        if step.source.kind != "url" and step.source.member is None:
+        if step.source.kind not in {"url", "built"} and step.source.member is None:
             return None
         path = self._target(step.source, sha256)
         try:

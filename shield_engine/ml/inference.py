@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shield_engine.errors import ConfigError, InferenceError
+from shield_engine.ml.handover import WindowLogits
 from shield_engine.ml.loader import LoadedModel
 from shield_engine.ml.registry import ModelEntry
 from shield_engine.ml.tokenizer import Window
@@ -79,9 +80,10 @@ class WindowScore:
 class InferenceEngine:
     """Runs one model for any number of threads.
 
-    Of two classes, a text longer than the window gets the score of its riskiest window: one
-    injected sentence is enough. A sentiment is judged as a whole: its probabilities are the mean
-    over windows, weighted by the tokens that each adds.
+    Of two classes, a text longer than the window gets the score of its riskiest window, less what
+    the registry's `window_penalty` takes for the number of windows: one injected sentence is
+    enough, but many windows are many chances of a false alarm. A sentiment is judged as a whole:
+    its probabilities are the mean over windows, weighted by the tokens that each adds.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class InferenceEngine:
         """
         self._check_open()
         with self._watchdog.watch(self._timeout_s) as watched:
-            return [self._run(window, watched) for window in self._cut(text)]
+            return [self._own(self._run(window, watched)) for window in self._cut(text)]
 
     def close(self) -> None:
         """Stop the threads after the texts in hand; the model stays loaded."""
@@ -195,24 +197,42 @@ class InferenceEngine:
 
     def _score(self, text: str, *, spread: bool = False) -> MLScore:
         started = time.perf_counter()
+        handover, (own, *others) = self.model.handover, self.model.outputs
+        if handover and (left := handover.take(text, own)) is not None:
+            return self._reduce((self._own(window, 0.0) for window in left), lambda: 0.0)
+        kept: list[WindowLogits] = []
         with self._watchdog.watch(self._timeout_s) as watched:
             cutting = _Stopwatch()
             windows = cutting.time(self._cut(text))
 
-            def run(window: Window) -> WindowScore:
+            def run(window: Window) -> WindowLogits:
                 return self._run(window, watched)
 
             first = next(windows)
             second = next(windows, None)
             if second is None:
-                scores: Iterable[WindowScore] = [run(first)]
+                logits: Iterable[WindowLogits] = [run(first)]
             else:
                 rest = _chain(first, second, windows)
-                scores = self._spread(run, rest) if spread else map(run, rest)
-            result = self._reduce(scores, lambda: cutting.total_ms)
+                logits = self._spread(run, rest) if spread else map(run, rest)
+            if handover:
+                logits = _kept_in(kept, logits)
+            result = self._reduce(map(self._own, logits), lambda: cutting.total_ms)
         if self._timeout_s is not None and time.perf_counter() - started > self._timeout_s:
             raise self._too_slow()
+        if handover:
+            handover.put(text, kept, others)
         return result
+
+    def _own(self, window: WindowLogits, infer_ms: float | None = None) -> WindowScore:
+        return WindowScore(
+            self._reduce.probabilities(window.logits[self.model.outputs[0]]),
+            window.start,
+            window.end,
+            window.tokens,
+            window.fresh,
+            window.infer_ms if infer_ms is None else infer_ms,
+        )
 
     def _cut(self, text: str) -> Iterator[Window]:
         try:
@@ -224,7 +244,7 @@ class InferenceEngine:
                 f"the tokenizer of {self.model.entry.id} failed: {error}"
             ) from error
 
-    def _run(self, window: Window, watched: _Watched) -> WindowScore:
+    def _run(self, window: Window, watched: _Watched) -> WindowLogits:
         if watched.is_late():
             raise self._too_slow()
         started = time.perf_counter()
@@ -238,7 +258,7 @@ class InferenceEngine:
                 values = np.ones_like(window.ids)
             feeds[name] = values.astype(kind, copy=False)[np.newaxis]
         try:
-            (logits,) = self.model.session.run([self.model.output], feeds, watched.options)
+            found = self.model.session.run(self.model.outputs, feeds, watched.options)
         except Exception as error:  # the package's errors share no narrower class
             if watched.is_late():
                 raise self._too_slow() from error
@@ -246,9 +266,9 @@ class InferenceEngine:
                 f"{self.model.entry.id} {self.model.entry.variant.value} failed on a window of "
                 f"{len(window.ids)} tokens: {error}"
             ) from error
-        probabilities = self._reduce.probabilities(np.asarray(logits))
-        return WindowScore(
-            probabilities,
+        logits = dict(zip(self.model.outputs, map(np.asarray, found), strict=True))
+        return WindowLogits(
+            logits,
             window.start,
             window.end,
             window.tokens,
@@ -268,6 +288,12 @@ def _chain(first: Window, second: Window, rest: Iterator[Window]) -> Iterator[Wi
     yield first
     yield second
     yield from rest
+
+
+def _kept_in(kept: list[_Item], items: Iterable[_Item]) -> Iterator[_Item]:
+    for item in items:
+        kept.append(item)
+        yield item
 
 
 class _Stopwatch:
@@ -344,7 +370,9 @@ class _Reduction:
             tokens += score.fresh
             infer_ms += score.infer_ms
         assert riskiest is not None  # noqa: S101 - every text has a window
-        decides = total / weight if self._n_classes > 2 and windows > 1 else riskiest.probabilities
+        decides = riskiest.probabilities
+        if windows > 1:
+            decides = total / weight if self._n_classes > 2 else self._corrected(decides, windows)
         return MLScore(
             score=float(decides[self._risky]),
             probabilities=tuple(float(p) for p in decides),
@@ -354,6 +382,13 @@ class _Reduction:
             tokenize_ms=tokenize_ms(),
             infer_ms=infer_ms,
         )
+
+    def _corrected(self, probabilities: NDArray[np.float64], windows: int) -> NDArray[np.float64]:
+        """Take the penalty for `windows` chances from the log-odds of the riskiest window."""
+        factor = windows**-self._entry.window_penalty
+        safe, risky = probabilities
+        whole = safe + risky * factor
+        return np.asarray([safe / whole, risky * factor / whole])
 
     def _risk(self, score: WindowScore) -> float:
         return float(score.probabilities[self._risky])

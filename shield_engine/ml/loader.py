@@ -15,6 +15,7 @@ from typing import Any
 
 from shield_engine.errors import ArtifactError, ConfigError
 from shield_engine.ml.download import ArtifactStore, ModelFiles, Progress
+from shield_engine.ml.handover import Handover
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.ml.tokenizer import WindowTokenizer
 from shield_engine.types import Variant
@@ -62,7 +63,9 @@ class LoadedModel:
         session: The ONNX Runtime session.
         windows: The model's tokenizer.
         inputs: Names of the graph's inputs and their NumPy type.
-        output: Name of the logits.
+        outputs: Names of the graph's logits; the entry's own first. A file with heads for several
+            tasks has several, and one pass gives them all.
+        handover: Where one pass leaves the logits of the other heads; None with one output.
         info: What loading it cost.
     """
 
@@ -70,7 +73,8 @@ class LoadedModel:
     session: Any
     windows: WindowTokenizer
     inputs: tuple[tuple[str, str], ...]
-    output: str
+    outputs: tuple[str, ...]
+    handover: Handover | None
     info: LoadedInfo
 
 
@@ -184,12 +188,15 @@ class ModelLoader:
         if self._max_memory_mb is None:
             return
         with self._lock:
-            used = sum(
-                max(model.info.memory_mb, _expected_mb(model.entry))
-                for key, model in self._loaded.items()
-                if key != (entry.id, entry.variant)
-            )
-        needed = _expected_mb(entry)
+            # Entries of one file share its session.
+            sizes: dict[str, float] = {}
+            for key, model in self._loaded.items():
+                if key != (entry.id, entry.variant):
+                    size = max(model.info.memory_mb, _expected_mb(model.entry))
+                    sizes[model.entry.sha256] = max(size, sizes.get(model.entry.sha256, 0.0))
+        if entry.sha256 in sizes:
+            return
+        used, needed = sum(sizes.values()), _expected_mb(entry)
         if used + needed > self._max_memory_mb:
             raise ArtifactError(
                 f"{entry.id} {entry.variant.value} needs about {needed:.0f} MB beside the "
@@ -203,8 +210,10 @@ class ModelLoader:
         windows = WindowTokenizer.from_file(
             files.tokenizer, max_length=entry.max_length, stride=entry.stride
         )
-        session = self._session(entry, files.model)
+        twin = self._twin(entry)
+        session = twin.session if twin else self._session(entry, files.model)
         _check_labels(entry, files.model, session.get_modelmeta().custom_metadata_map)
+        outputs = _outputs(entry, files.model, session)
         info = LoadedInfo(
             id=entry.id,
             variant=entry.variant,
@@ -219,9 +228,18 @@ class ModelLoader:
             session,
             windows,
             _inputs(files.model, session),
-            _output(entry, files.model, session),
+            outputs,
+            _handover(twin, entry) if len(outputs) > 1 else None,
             info,
         )
+
+    def _twin(self, entry: ModelEntry) -> LoadedModel | None:
+        """Return a loaded model of the same file, if there is one."""
+        with self._lock:
+            for model in self._loaded.values():
+                if model.entry.sha256 == entry.sha256:
+                    return model
+        return None
 
     def _session(self, entry: ModelEntry, path: Path) -> Any:
         import onnxruntime
@@ -283,25 +301,42 @@ def _inputs(path: Path, session: Any) -> tuple[tuple[str, str], ...]:
     return tuple(inputs)
 
 
-def _output(entry: ModelEntry, path: Path, session: Any) -> str:
-    outputs = session.get_outputs()
-    named = [item for item in outputs if item.name == "logits"]
-    if not named and len(outputs) != 1:
-        names = ", ".join(item.name for item in outputs)
-        raise ArtifactError(f"{path} has outputs {names}; name the right one `logits`")
-    chosen = named[0] if named else outputs[0]
-    width = chosen.shape[-1] if chosen.shape else None
+def _handover(twin: LoadedModel | None, entry: ModelEntry) -> Handover:
+    """Return the twin's handover if both cut texts alike, else a new one."""
+    if twin and twin.handover and _cut_of(twin.entry) == _cut_of(entry):
+        return twin.handover
+    return Handover()
+
+
+def _cut_of(entry: ModelEntry) -> tuple[str, int, int]:
+    return entry.tokenizer_sha256, entry.max_length, entry.stride
+
+
+def _outputs(entry: ModelEntry, path: Path, session: Any) -> tuple[str, ...]:
+    found = {item.name: item for item in session.get_outputs()}
+    names = ", ".join(found)
+    wanted = entry.output or ("logits" if "logits" in found else next(iter(found)))
+    if wanted not in found:
+        raise ArtifactError(f"{path} has no output {wanted}; it has {names}: correct `output`")
+    if entry.output is None and wanted != "logits" and len(found) != 1:
+        raise ArtifactError(
+            f"{path} has outputs {names}; name the right one `logits`, or name it in `output`"
+        )
+    shape = found[wanted].shape
+    width = shape[-1] if shape else None
     if isinstance(width, int) and width != len(entry.labels):
         raise ArtifactError(
             f"{path} gives {width} logits but {entry.id} is registered with "
             f"{len(entry.labels)} labels ({', '.join(entry.labels)}); correct `labels`"
         )
-    return str(chosen.name)
+    if entry.output is None:
+        return (wanted,)
+    return (wanted, *(name for name in found if name != wanted))
 
 
 def _check_labels(entry: ModelEntry, path: Path, metadata: dict[str, str]) -> None:
     """Compare the registry's labels with the model's own, if its file carries any."""
-    written = metadata.get("id2label")
+    written = metadata.get(f"id2label.{entry.output}") or metadata.get("id2label")
     if written is None:
         return
     try:

@@ -19,7 +19,11 @@ from shield_engine.errors import RegistryError, UnknownNameError
 from shield_engine.resources import bundled
 from shield_engine.types import LABELS, Mode, Task, Variant
 
-__all__ = ["ModelEntry", "ModelRegistry", "NewerRevision"]
+__all__ = ["OPERATING_POINTS", "ModelEntry", "ModelRegistry", "NewerRevision"]
+
+OPERATING_POINTS = ("balanced", "low_false_alarms", "high_catch")
+"""Policies that a model may bring a threshold for: best balanced accuracy, 1% false alarms, 95%
+recall, each on validation rows from sources that the model was not trained on."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,6 +52,11 @@ class ModelEntry:
         version: Dotted number that grows with each release.
         description: One sentence for a reader.
         label_map: The model's label → the task's label, where the names differ.
+        output: Name of the graph's output, where the file has one for each of several tasks.
+        operating_points: Threshold on the model's score by policy: `balanced`,
+            `low_false_alarms`, `high_catch`.
+        window_penalty: Log-odds taken from the riskiest of n windows per natural logarithm of n:
+            more windows are more chances of a false alarm.
         root: Folder that bundled sources are relative to.
     """
 
@@ -70,6 +79,9 @@ class ModelEntry:
     version: str
     description: str
     label_map: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+    operating_points: Mapping[str, float] = field(default_factory=dict)
+    window_penalty: float = 0.0
     root: Path = Path()
 
     @property
@@ -284,6 +296,22 @@ def _thresholds(value: object) -> Mapping[str, float]:
     return thresholds
 
 
+def _operating_points(value: object) -> Mapping[str, float]:
+    points = _figures(value)
+    for name, threshold in points.items():
+        if name not in OPERATING_POINTS:
+            raise ValueError(f"names {name!r}; policies are {', '.join(OPERATING_POINTS)}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"has {threshold} under {name!r}; a threshold lies in 0..1")
+    return points
+
+
+def _penalty(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10:
+        raise ValueError(f"is {value!r}; it must be a number from 0 to 10")
+    return float(value)
+
+
 def _version(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,5}", value):
         raise ValueError(f"is {value!r}; it must be dotted numbers such as 1.2.0")
@@ -317,9 +345,12 @@ _SCHEMA: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "version": _version,
         "description": _text,
         "label_map": _label_map,
+        "output": _text,
+        "operating_points": _operating_points,
+        "window_penalty": _penalty,
     }
 )
-_OPTIONAL = frozenset({"label_map", "metrics"})
+_OPTIONAL = frozenset({"label_map", "metrics", "output", "operating_points", "window_penalty"})
 
 
 class _Document:

@@ -1,0 +1,181 @@
+"""Which rows each head of the shared model learns from, and which are held out to judge it.
+
+Hides the pools' file names, the weight of each source and the split. Validation takes whole
+sources, and a fixed part of the project's own texts, so that it measures transfer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shield_engine.errors import DatasetError
+from shield_engine.training.compose import ComposedRow, compose_injection, compose_toxicity
+from shield_engine.types import LABELS, Task
+
+__all__ = ["HEADS", "HELD_OUT", "MAX_TOKENS", "Mixture", "load_mixture"]
+
+HEADS: Mapping[str, int] = {
+    "prompt_injection": 2,
+    "toxicity": 2,
+    "identity_hate": 2,
+    "sentiment": 3,
+}
+"""Heads and their classes; `identity_hate` learns from sets that count hate only."""
+
+MAX_TOKENS: Mapping[str, int] = {
+    "prompt_injection": 256,
+    "toxicity": 128,
+    "identity_hate": 96,
+    "sentiment": 96,
+}
+
+SOURCE_TOKENS: Mapping[str, int] = {"bipia_indirect": 512}
+"""Sources whose texts are not cut at the head's length: their attacks may stand at the end."""
+
+HELD_OUT: Mapping[str, tuple[str, ...]] = {
+    "prompt_injection": (
+        "hub_benign_hard_negatives",
+        "garak_misc_attacks",
+        "self_instruct_427",
+        "malignant_paraphrase",
+        "malignant_raw_jailbreak",
+    ),
+    "toxicity": (),
+    "identity_hate": ("stormfront",),
+    "sentiment": ("vader_amazonReviewSnippets",),
+}
+"""Sources kept for validation."""
+
+_HATE_ONLY = ("tweeteval_hate", "stormfront")
+# The share of a source that one pass takes: large, uniform sources would drown the small ones.
+_SHARES: Mapping[str, float] = {
+    "s_labs_train": 0.45,
+    "t0_prompts_sample": 0.6,
+    "glue_sst2_train": 0.8,
+}
+_DAVIDSON_TOXIC = 0.4
+# Harmless prompts to an assistant are clean for toxicity too; the pools there are all tweets.
+_CLEAN_PROMPTS: Mapping[str, int] = {
+    "t0_prompts_sample": 400,
+    "awesome_chatgpt_prompts_2026": 500,
+    "jackhhao_train": 400,
+    "s_labs_train": 1200,
+    "neuralchemy_core_train": 600,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text, the index of its class and where it comes from."""
+
+    text: str
+    label: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Rows by head: to train on, and to judge by."""
+
+    training: Mapping[str, tuple[Row, ...]]
+    validation: Mapping[str, tuple[Row, ...]]
+
+
+def load_mixture(
+    pools: Path, project: Path, *, seed: int, shares: Mapping[str, float] | None = None
+) -> Mixture:
+    """Read pools and project texts, compose, weigh and split them.
+
+    Args:
+        pools: Folder of `injection.jsonl.gz`, `toxicity.jsonl.gz`, `sentiment.jsonl.gz` and
+            `harmful_requests.jsonl.gz`.
+        project: The folder `datasets/training`.
+        seed: Decides what is drawn and composed. The held-out rows do not depend on it.
+        shares: Share of each head's pool rows to take; all by default.
+
+    Raises:
+        DatasetError: A file is missing or malformed.
+    """
+    draw = random.Random(seed)  # noqa: S311 - draws are no secret
+    training: dict[str, list[Row]] = {head: [] for head in HEADS}
+    validation: dict[str, list[Row]] = {head: [] for head in HEADS}
+    for head, row in _pool_rows(pools):
+        if row.source in HELD_OUT[head] or _is_held_out(row.text):
+            validation[head].append(row)
+        elif draw.random() < _share_of(row) * (shares or {}).get(head, 1.0):
+            training[head].append(row)
+    harmful = harmful_requests(pools)
+    documents = [
+        row.text
+        for row in training["prompt_injection"]
+        if row.label == 0 and 200 < len(row.text) < 4000
+    ]
+    composed = compose_injection(project, seed=seed, harmful_requests=harmful, documents=documents)
+    judged = compose_injection(
+        project, seed=0, harmful_requests=harmful, documents=documents, part="validation"
+    )
+    training["prompt_injection"] += map(_row, composed)
+    validation["prompt_injection"] += map(_row, judged)
+    training["toxicity"] += map(_row, compose_toxicity(project, seed=seed))
+    training["toxicity"] += _clean_prompts(training["prompt_injection"], draw)
+    return Mixture(
+        {head: tuple(rows) for head, rows in training.items()},
+        {head: tuple(rows) for head, rows in validation.items()},
+    )
+
+
+def harmful_requests(pools: Path) -> list[str]:
+    """Return the pool of requests for harm; it has no labels."""
+    return [row["text"] for row in _read(pools / "harmful_requests.jsonl.gz")]
+
+
+def _pool_rows(pools: Path) -> Iterable[tuple[str, Row]]:
+    for name, task in (
+        ("injection", Task.PROMPT_INJECTION),
+        ("toxicity", Task.TOXICITY),
+        ("sentiment", Task.SENTIMENT),
+    ):
+        names = {label: index for index, label in enumerate(LABELS[task])} | {0: 0, 1: 1}
+        for record in _read(pools / f"{name}.jsonl.gz"):
+            row = Row(record["text"], names[record["label"]], record["source"])
+            is_hate = task is Task.TOXICITY and row.source.startswith(_HATE_ONLY)
+            yield ("identity_hate" if is_hate else task.value), row
+
+
+def _share_of(row: Row) -> float:
+    if row.source.startswith("davidson") and row.label == 1:
+        return _DAVIDSON_TOXIC
+    return _SHARES.get(row.source, 1.0)
+
+
+def _is_held_out(text: str) -> bool:
+    """Whether a pool row serves to judge: 2 of 100, whatever the seed."""
+    return zlib.crc32(text.encode("utf-8", "replace")) % 100 < 2
+
+
+def _clean_prompts(rows: Sequence[Row], draw: random.Random) -> list[Row]:
+    benign = [row for row in rows if row.label == 0]
+    chosen = []
+    for source, count in _CLEAN_PROMPTS.items():
+        members = [row for row in benign if row.source == source]
+        chosen += draw.sample(members, min(count, len(members)))
+    own = [row for row in benign if row.source in {"project_benign", "project_benign_long"}]
+    return [Row(row.text, 0, "clean_prompts") for row in chosen + own]
+
+
+def _row(row: ComposedRow) -> Row:
+    return Row(row.text, row.label, row.source)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON Lines: {error}") from error

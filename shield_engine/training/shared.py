@@ -1,0 +1,248 @@
+"""Train the shared model: one encoder under the heads of all three scanners, in two stages.
+
+The first stage sees the public pools only; runs that differ in the seed alone are averaged in
+weight space. The second goes on from that average with the project's own rows added.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shield_engine.errors import TrainingError
+from shield_engine.training.calibrate import (
+    Calibration,
+    calibrate,
+    ece,
+    operating_points,
+    row_weights,
+    temperature,
+)
+from shield_engine.training.mixture import (
+    HEADS,
+    MAX_TOKENS,
+    SOURCE_TOKENS,
+    Mixture,
+    Row,
+    load_mixture,
+)
+from shield_engine.training.network import (
+    Examples,
+    FitSettings,
+    Tokens,
+    encoder_folder,
+    fit,
+    new_network,
+    predict,
+)
+from shield_engine.types import Task
+
+__all__ = ["HeadReport", "SharedRecipe", "calibrate_heads", "fit_shared", "load_network"]
+
+logger = logging.getLogger(__name__)
+
+# Of the harmful requests, those that two first-stage runs are sure of teach the toxicity head
+# what abuse looks like in a prompt; the rest are left out.
+_SURE_TOXIC, _SURE_CLEAN = 0.7, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRecipe:
+    """What decides a stage, apart from the rows: settings, and passes over each head's rows."""
+
+    fit: FitSettings = field(default_factory=FitSettings)
+    passes: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(HEADS, 1.0))
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+def fit_shared(
+    recipe: SharedRecipe, pools: Path, project: Path, out: Path, starts: Sequence[Path] = ()
+) -> Path:
+    """Fit one stage and return the weights' file, `network.pt` in `out`; resumes if cut off.
+
+    Args:
+        recipe: Settings of the stage.
+        pools: Folder of the public train pools.
+        project: The folder `datasets/training`.
+        out: Where the weights and the checkpoint go.
+        starts: Weights to start from; several are averaged. The bare encoder by default.
+
+    Raises:
+        TrainingError: `out` already holds weights, or a start has other heads.
+        DatasetError: A pool is missing or malformed.
+    """
+    import torch
+
+    target = out / "network.pt"
+    if target.exists():
+        raise TrainingError(f"{target} is there already; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.fit.seed)
+    network = load_network(starts)
+    mixture = load_mixture(pools, project, seed=recipe.fit.seed, shares=recipe.shares)
+    extra = _abusive_requests(network, mixture, pools) if starts else ()
+    examples = {
+        head: encode(head, [*rows, *(extra if head == "toxicity" else ())], recipe.passes[head])
+        for head, rows in mixture.training.items()
+    }
+    for head, rows in mixture.training.items():
+        logger.info("%s: %s", head, Counter((row.source, row.label) for row in rows))
+    fit(network, examples, recipe.fit, checkpoint=out / "checkpoint.pt")
+    torch.save(network.state_dict(), target)
+    return target
+
+
+def load_network(starts: Sequence[Path]) -> Any:
+    """Return a network with the mean of these weights, or with a fresh head on the bare encoder.
+
+    Raises:
+        TrainingError: Weights of another network.
+    """
+    import torch
+
+    network = new_network(HEADS)
+    if starts:
+        states = [torch.load(path, weights_only=True) for path in starts]
+        mean = {
+            name: sum(state[name].double() for state in states).div(len(states)).to(value.dtype)
+            if value.is_floating_point()
+            else value
+            for name, value in states[0].items()
+        }
+        try:
+            network.load_state_dict(mean)
+        except RuntimeError as error:
+            raise TrainingError(f"{starts[0]} holds the weights of another network") from error
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class HeadReport:
+    """How one head does on rows it was not trained on, after calibration.
+
+    Attributes:
+        rows: Validation rows.
+        balanced_accuracy: At threshold .5, or by the most probable class.
+        ece: Expected calibration error, classes and sources weighed alike.
+        operating_points: Threshold by policy; none where three classes compete.
+        by_source: Share of right verdicts by source.
+    """
+
+    rows: int
+    balanced_accuracy: float
+    ece: float
+    operating_points: Mapping[str, float]
+    by_source: Mapping[str, float]
+
+
+def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
+    """Fold calibration into the heads and say how they do; `identity_hate` joins `toxicity`.
+
+    The validation rows decide slope and intercept (two or three numbers a head), so the figures on
+    them are slightly too good.
+    """
+    import torch
+
+    found = {}
+    for task, heads in (
+        (Task.PROMPT_INJECTION, ("prompt_injection",)),
+        (Task.TOXICITY, ("toxicity", "identity_hate")),
+    ):
+        rows = [row for head in heads for row in mixture.validation[head]]
+        labels = np.array([row.label for row in rows])
+        weights = row_weights(labels, [row.source for row in rows])
+        ids = encode(heads[0], rows).ids
+        logits = [predict(network, ids, head).astype(np.float64) for head in heads]
+        margins = np.stack([one[:, 1] - one[:, 0] for one in logits], axis=1)
+        fitted = calibrate(margins, labels, weights)
+        _fold(network, heads, fitted)
+        scores = fitted.scores(margins)
+        is_right = (scores >= 0.5) == (labels == 1)
+        found[task.value] = HeadReport(
+            rows=len(rows),
+            balanced_accuracy=float(np.average(is_right, weights=weights)),
+            ece=ece(scores, labels == 1, weights),
+            operating_points={"balanced": 0.5, **operating_points(scores, labels, weights)},
+            by_source=_by_source(rows, is_right),
+        )
+    rows = list(mixture.validation["sentiment"])
+    labels = np.array([row.label for row in rows])
+    logits_of_three = predict(network, encode("sentiment", rows).ids, "sentiment")
+    divisor = temperature(logits_of_three, labels)
+    with torch.no_grad():
+        for parameter in network.heads["sentiment"].parameters():
+            parameter.div_(divisor)
+    scaled = logits_of_three.astype(np.float64) / divisor
+    chances = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
+    weights = row_weights(labels, [row.source for row in rows])
+    is_right = chances.argmax(1) == labels
+    found["sentiment"] = HeadReport(
+        rows=len(rows),
+        balanced_accuracy=float(np.average(is_right, weights=weights)),
+        ece=ece(chances.max(1), is_right, weights),
+        operating_points={},
+        by_source=_by_source(rows, is_right),
+    )
+    return found
+
+
+def _fold(network: Any, heads: Sequence[str], fitted: Calibration) -> None:
+    """Write the calibrated margin into logit 1 of the first head, and 0 into its logit 0."""
+    import torch
+
+    target = network.heads[heads[0]]
+    with torch.no_grad():
+        weight = torch.zeros_like(target.weight)
+        bias = torch.zeros_like(target.bias)
+        for slope, head in zip(fitted.slopes, heads, strict=True):
+            layer = network.heads[head]
+            weight[1] += slope * (layer.weight[1] - layer.weight[0])
+            bias[1] += slope * (layer.bias[1] - layer.bias[0])
+        bias[1] += fitted.intercept
+        target.weight.copy_(weight)
+        target.bias.copy_(bias)
+
+
+def _by_source(rows: Sequence[Row], is_right: Any) -> dict[str, float]:
+    names = [f"{row.source}/{row.label}" for row in rows]
+    return {
+        name: float(
+            np.mean([right for own, right in zip(names, is_right, strict=True) if own == name])
+        )
+        for name in sorted(set(names))
+    }
+
+
+def encode(head: str, rows: Sequence[Row], passes: float = 1.0) -> Examples:
+    """Return rows as token ids, cut at the head's length or at their source's."""
+    path = encoder_folder() / "tokenizer.json"
+    by_length = {n: Tokens(path, n) for n in {MAX_TOKENS[head], *SOURCE_TOKENS.values()}}
+    ids: list[list[int]] = []
+    for row in rows:
+        tokens = by_length[SOURCE_TOKENS.get(row.source, MAX_TOKENS[head])]
+        ids += tokens.encode([row.text])
+    return Examples(ids, [row.label for row in rows], passes)
+
+
+def _abusive_requests(network: Any, mixture: Mixture, pools: Path) -> list[Row]:
+    import torch
+
+    from shield_engine.training.mixture import harmful_requests
+
+    texts = harmful_requests(pools)
+    rows = encode("toxicity", [Row(text, 0, "harmful_requests") for text in texts])
+    logits = torch.from_numpy(predict(network, rows.ids, "toxicity"))
+    scores = logits.softmax(1)[:, 1].tolist()
+    chosen = [
+        Row(text, int(score >= _SURE_TOXIC), "harmful_requests")
+        for text, score in zip(texts, scores, strict=True)
+        if score >= _SURE_TOXIC or score <= _SURE_CLEAN
+    ]
+    logger.info("requests judged abusive or clean: %s", Counter(row.label for row in chosen))
+    return chosen
