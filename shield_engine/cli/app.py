@@ -511,33 +511,67 @@ def train(
         typer.Option(help="JSON Lines or CSV with text, label and, if known, source; may be .gz."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the model and its report.")],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Id of the model to go on from; the task's default if not given, `encoder` for "
+            "the bare encoder."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
     max_length: Annotated[
         int | None, typer.Option(min=8, max=512, help="Tokens a text is cut to.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of the encoder; the head takes ten times as much.")
+        float | None, typer.Option(help="Of the encoder; the head takes five times as much.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides shuffling and the head's start.")] = 7,
+    replay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Replayed texts per row of yours, against forgetting."),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A source to judge by instead of a fifth of the rows; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the split and the order.")] = 7,
 ) -> None:
-    """Fine-tune the small encoder on your labels and export it to ONNX (extra: train)."""
+    """Fine-tune a bundled model on your labels and compare before and after (extra: train)."""
     import logging
 
     from shield_engine.training import Recipe
     from shield_engine.training import train as train_model
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    changes: dict[str, Any] = {"seed": seed}
-    if epochs is not None:
-        changes["epochs"] = epochs
-    if max_length is not None:
-        changes["max_length"] = max_length
-    if learning_rate is not None:
-        changes |= {"learning_rate": learning_rate, "head_learning_rate": 10 * learning_rate}
-    report = train_model(Recipe.for_task(check_task(task), **changes), data, out)
-    note(f"{report.rows:,} rows in {report.seconds:,.0f} s; model: {report.model_path}")
+    given: dict[str, Any] = {
+        "start": start,
+        "epochs": epochs,
+        "max_length": max_length,
+        "learning_rate": learning_rate,
+        "head_learning_rate": 5 * learning_rate if learning_rate is not None else None,
+        "replay": replay,
+        "validation_sources": tuple(hold_out) if hold_out else None,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    shield = open_shield()
+    report = train_model(
+        Recipe.for_task(check_task(task), seed=seed, **changes),
+        data,
+        out,
+        registry=shield.registry,
+        artifacts=shield.loader.artifacts,
+    )
+    note(
+        f"{report.rows:,} rows, going on from {report.started_from}, in {report.seconds:,.0f} s: "
+        f"{report.model_path}"
+    )
     for name, value in report.validation.items():
         note(f"  {name} on {report.validation_rows:,} held-out rows: {percent(value)}")
+    for comparison in report.comparisons:
+        note(
+            f"  {comparison.name} ({comparison.n:,}): accuracy {percent(comparison.before)} before, "
+            f"{percent(comparison.after)} after; {comparison.verdict} (p {comparison.p_value:.3f})"
+        )
+    note(f"use it: export SHIELD_REGISTRY={report.registry_path}")
 
 
 @app.command()

@@ -239,10 +239,11 @@ class View:
         return (first, last) if self.parent is None else self.parent.span(first, last)
 
     @property
-    def rewritten_share(self) -> float:
-        """Share of the parent's characters that this view writes otherwise."""
+    def is_mostly_disguised(self) -> bool:
+        """True if a fifth of the parent's characters, in several places, is written otherwise."""
         rewritten = sum(self._source_ends) - sum(self._source_starts)
-        return rewritten / max(self._source_length(), 1)
+        places = len(self._source_starts)
+        return rewritten >= _RESPELLED_SHARE * self._source_length() and places >= _RESPELLED_PLACES
 
     def _source(self, position: int) -> tuple[int, int]:
         edit = bisect_right(self._view_starts, position) - 1
@@ -637,9 +638,10 @@ def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tupl
 
 
 _FOLDED = frozenset({"invisible_characters", "lookalikes", "stacked_marks", "styled_letters"})
-# Shares of a text that must have been disguised before it is worth another reading: "mp3" and
-# "1st" are respelled too.
+# How much of a text must be respelled before it is worth another reading: "mp3", "1st" and an
+# address are respelled too.
 _RESPELLED_SHARE = 0.2
+_RESPELLED_PLACES = 3
 _MIN_READING = 12
 
 
@@ -654,7 +656,7 @@ def hidden_readings(normalized: Normalized) -> tuple[View, ...]:
     if any(undone.kind in _FOLDED for undone in normalized.undone):
         readings.append(normalized.views[0])
     for view in normalized.views[1:]:
-        if view.kind == "respelled" and view.rewritten_share < _RESPELLED_SHARE:
+        if view.kind == "respelled" and not view.is_mostly_disguised:
             continue
         if len(view.text) >= _MIN_READING:
             readings.append(view)

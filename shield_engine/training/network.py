@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "FitSettings", "Tokens", "encoder_folder", "fit", "new_network", "predict"]
+__all__ = [
+    "Examples",
+    "FitSettings",
+    "Tokens",
+    "batches_of",
+    "encoder_folder",
+    "fit",
+    "import_training_packages",
+    "new_network",
+    "pad",
+    "predict",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +57,13 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows of one head: token ids, and the index of each row's class.
+    """Rows of one head: token ids, and each row's class or the probability of each class.
 
     `passes` says how often a run goes through them; a fraction takes that share.
     """
 
     ids: Sequence[Sequence[int]]
-    labels: Sequence[int]
+    labels: Sequence[int] | Sequence[Sequence[float]]
     passes: float = 1.0
 
 
@@ -72,6 +83,22 @@ class Tokens:
         return [
             encoding.ids for encoding in self._tokenizer.encode_batch([t[:20_000] for t in texts])
         ]
+
+
+def import_training_packages() -> tuple[Any, Any]:
+    """Return PyTorch and transformers.
+
+    Raises:
+        TrainingError: One of them is missing.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise TrainingError(
+            f"training needs the package {error.name}; install the extra: pip install 'llm-shield[train]'"
+        ) from error
+    return torch, transformers
 
 
 def encoder_folder() -> Path:
@@ -173,7 +200,7 @@ def fit(
 
     Args:
         network: From `new_network`; changed in place.
-        examples: Rows by head.
+        examples: Rows by head; `head#name` are more rows of the same head.
         settings: How.
         checkpoint: Written every 500 steps, read at the start if it is there, removed at the end.
         report: Called every 50 steps with step, steps and the running loss by head.
@@ -215,7 +242,7 @@ def fit(
         ids, mask = pad([rows.ids[i] for i in batch])
         labels = torch.tensor([rows.labels[i] for i in batch])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(network(ids, mask, head).float(), labels)
+            loss = loss_of(network(ids, mask, head.partition("#")[0]).float(), labels)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -37,7 +37,7 @@ from shield_engine.store import DatasetInfo, Scores, Store
 from shield_engine.store.annotations import annotate
 from shield_engine.store.error_rows import Judgement, RowFilter, RowKind, judged_rows
 from shield_engine.store.versions import lineage, version_rows
-from shield_engine.training import _read_rows
+from shield_engine.training.rows import read_rows as _read_rows
 from shield_engine.types import Mode, Task
 
 

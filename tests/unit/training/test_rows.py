@@ -1,11 +1,10 @@
-"""Training without PyTorch: rows, splits, batches, the bias shift, and what is refused."""
+"""Rows for training: read, split and put into batches, or refused by file and line."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,8 @@ import numpy as np
 import pytest
 
 from shield_engine.errors import DatasetError, TrainingError
-from shield_engine.training import (
-    Recipe,
-    _batches,
-    _name_labels,
-    _read_rows,
-    _split,
-    balanced_shift,
-    train,
-)
+from shield_engine.training.network import batches_of
+from shield_engine.training.rows import TrainingRows, read_rows, split_rows
 from shield_engine.types import Task
 
 
@@ -43,11 +35,16 @@ def binary_rows(benign: int, attacks: int) -> list[dict[str, Any]]:
     ]
 
 
+def split(rows: TrainingRows, sources: tuple[str, ...] = ()) -> tuple[TrainingRows, TrainingRows]:
+    """Split toxicity rows, a fiftieth held out where no source is."""
+    return split_rows(rows, Task.TOXICITY, sources=sources, share=0.02, seed=7)
+
+
 def test_rows_are_read_with_labels_as_numbers_or_names(tmp_path: Path) -> None:
     """0/1 and class names mean the same; sources are kept; gzip is read."""
     rows = [{"text": "a", "label": 0, "source": "s"}, {"text": "b", "label": "injection"}]
     for name in ("rows.jsonl", "rows.jsonl.gz"):
-        read = _read_rows(written(tmp_path / name, rows), Task.PROMPT_INJECTION)
+        read = read_rows(written(tmp_path / name, rows), Task.PROMPT_INJECTION)
         assert read.texts == ["a", "b"]
         assert read.labels.tolist() == [0, 1]
         assert read.sources == ["s", ""]
@@ -60,7 +57,7 @@ def test_rows_are_read_from_csv_letter_by_letter(tmp_path: Path) -> None:
     path.write_bytes(content.encode())
     (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(content.encode()))
     for name in ("rows.csv", "rows.csv.gz"):
-        read = _read_rows(tmp_path / name, Task.PROMPT_INJECTION)
+        read = read_rows(tmp_path / name, Task.PROMPT_INJECTION)
         assert read.texts == ['=a "b"\r\nc\rd', "plain, text"]
         assert read.labels.tolist() == [1, 0]
         assert read.sources == ["s", ""]
@@ -81,7 +78,7 @@ def test_bad_csv_is_named_by_line(tmp_path: Path, content: str, message: str) ->
     path = tmp_path / "rows.csv"
     path.write_text(content)
     with pytest.raises(DatasetError, match=message):
-        _read_rows(path, Task.TOXICITY)
+        read_rows(path, Task.TOXICITY)
 
 
 @pytest.mark.parametrize(
@@ -97,22 +94,22 @@ def test_bad_row_is_named_by_line(tmp_path: Path, content: str, message: str) ->
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
     with pytest.raises(DatasetError, match=message):
-        _read_rows(path, Task.TOXICITY)
+        read_rows(path, Task.TOXICITY)
 
 
 def test_missing_file_and_missing_class_are_told(tmp_path: Path) -> None:
     """Neither is a traceback."""
     with pytest.raises(DatasetError, match="cannot be opened"):
-        _read_rows(tmp_path / "none.jsonl", Task.TOXICITY)
+        read_rows(tmp_path / "none.jsonl", Task.TOXICITY)
     path = written(tmp_path / "rows.jsonl", [{"text": "a", "label": 0}])
     with pytest.raises(TrainingError, match="lacks a class"):
-        _read_rows(path, Task.TOXICITY)
+        read_rows(path, Task.TOXICITY)
 
 
 def test_split_holds_out_whole_sources_where_named(tmp_path: Path) -> None:
     """No row of a validation source is trained on."""
-    rows = _read_rows(written(tmp_path / "r.jsonl", binary_rows(60, 40)), Task.TOXICITY)
-    training, validation = _split(rows, Recipe(Task.TOXICITY, validation_sources=("b",)))
+    rows = read_rows(written(tmp_path / "r.jsonl", binary_rows(60, 40)), Task.TOXICITY)
+    training, validation = split(rows, sources=("b",))
     assert set(validation.sources) == {"b"}
     assert set(training.sources) == {"a"}
     assert len(training.texts) + len(validation.texts) == 100
@@ -120,82 +117,25 @@ def test_split_holds_out_whole_sources_where_named(tmp_path: Path) -> None:
 
 def test_split_without_sources_has_every_class_on_both_sides(tmp_path: Path) -> None:
     """A share of each class is held out, however small; the seed decides which."""
-    rows = _read_rows(written(tmp_path / "r.jsonl", binary_rows(116, 4)), Task.TOXICITY)
-    recipe = Recipe(Task.TOXICITY)
-    training, validation = _split(rows, recipe)
+    rows = read_rows(written(tmp_path / "r.jsonl", binary_rows(116, 4)), Task.TOXICITY)
+    training, validation = split(rows)
     assert set(validation.labels.tolist()) == set(training.labels.tolist()) == {0, 1}
     assert not set(training.texts) & set(validation.texts)
-    assert _split(rows, recipe)[1].texts == validation.texts
+    assert split(rows)[1].texts == validation.texts
 
 
 def test_split_refuses_to_lose_a_class(tmp_path: Path) -> None:
     """Holding out all of a class's sources is an error that names the class."""
     rows = [{"text": str(n), "label": n % 2, "source": "ab"[n % 2]} for n in range(10)]
-    read = _read_rows(written(tmp_path / "r.jsonl", rows), Task.TOXICITY)
+    read = read_rows(written(tmp_path / "r.jsonl", rows), Task.TOXICITY)
     with pytest.raises(TrainingError, match="no toxic row is left for training"):
-        _split(read, Recipe(Task.TOXICITY, validation_sources=("b",)))
+        split(read, sources=("b",))
 
 
 def test_batches_hold_each_row_once_with_neighbours_of_like_length() -> None:
     """An epoch is a permutation, and a batch's lengths lie close together."""
     lengths = [random.Random(5).randint(1, 200) for _ in range(333)]
-    batches = list(_batches(lengths, 8, random.Random(1)))
+    batches = list(batches_of(lengths, 8, random.Random(1)))
     assert sorted(row for batch in batches for row in batch) == list(range(333))
     spread = [max(lengths[r] for r in b) - min(lengths[r] for r in b) for b in batches]
     assert np.mean(spread) < 30
-
-
-def test_shift_makes_one_half_the_best_threshold() -> None:
-    """After the shift no threshold on a fine grid has a higher balanced accuracy than .5."""
-    generator = np.random.default_rng(3)
-    labels = np.repeat([0, 1], [400, 100])
-    margin = np.where(labels == 1, 4.0, 1.0) + generator.normal(size=500)
-    logits = np.column_stack([np.zeros(500), margin]).astype(np.float32)
-    shift = balanced_shift(logits, labels)
-
-    def balanced(at: float) -> float:
-        flagged = margin - shift[1] >= at
-        return float(flagged[labels == 1].mean() - flagged[labels == 0].mean())
-
-    assert balanced(0.0) == pytest.approx(
-        max(balanced(at) for at in np.linspace(-6, 6, 241)), abs=0.02
-    )
-    assert 1.5 < shift[1] < 3.5
-    assert shift[0] == 0
-
-
-def test_three_classes_are_not_shifted() -> None:
-    """Sentiment is judged by argmax."""
-    assert balanced_shift(np.ones((4, 3), np.float32), np.array([0, 1, 2, 0])).tolist() == [0, 0, 0]
-
-
-def test_exported_file_carries_its_label_order(tmp_path: Path) -> None:
-    """The loader can check the order of the outputs against the registry."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
-    path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(graph), path)
-    _name_labels(path, Task.SENTIMENT)
-    props = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
-    assert json.loads(props["id2label"]) == {"0": "negative", "1": "neutral", "2": "positive"}
-
-
-def test_training_without_the_extra_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without PyTorch there is one sentence, and nothing is written."""
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(TrainingError, match="install the extra"):
-        train(Recipe(Task.TOXICITY), tmp_path / "rows.jsonl", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_recipe_of_a_task_can_be_changed_field_by_field() -> None:
-    """The bundled recipe is the start; a change replaces just that field."""
-    recipe = Recipe.for_task(Task.TOXICITY, epochs=3)
-    assert (recipe.epochs, recipe.max_length) == (3, 80)
-    assert recipe.validation_sources == ("stormfront",)
