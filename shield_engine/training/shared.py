@@ -6,10 +6,12 @@ weight space. The second goes on from that average with the project's own rows a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from shield_engine.training.calibrate import (
     row_weights,
     temperature,
 )
+from shield_engine.training.export import export_heads, quantize, store_half
 from shield_engine.training.mixture import (
     HEADS,
     MAX_TOKENS,
@@ -43,7 +46,14 @@ from shield_engine.training.network import (
 )
 from shield_engine.types import Task
 
-__all__ = ["HeadReport", "SharedRecipe", "calibrate_heads", "fit_shared", "load_network"]
+__all__ = [
+    "HeadReport",
+    "SharedRecipe",
+    "calibrate_heads",
+    "finish_shared",
+    "fit_shared",
+    "load_network",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +130,45 @@ def load_network(starts: Sequence[Path]) -> Any:
         except RuntimeError as error:
             raise TrainingError(f"{starts[0]} holds the weights of another network") from error
     return network
+
+
+_TASKS = (Task.PROMPT_INJECTION, Task.TOXICITY, Task.SENTIMENT)
+# Scores near a threshold move most with these weights; they weigh little and stay FP32.
+KEPT_WIDE = ("heads.",)
+
+
+def finish_shared(weights: Path, mixture: Mixture, out: Path) -> dict[str, HeadReport]:
+    """Calibrate fitted weights and write `model.fp16.onnx`, `model.int8.onnx` and a report.
+
+    Args:
+        weights: From `fit_shared`.
+        mixture: Whose validation rows calibrate and judge.
+        out: Where the files go.
+
+    Raises:
+        TrainingError: `out` already holds a model.
+    """
+    if (out / "model.int8.onnx").exists():
+        raise TrainingError(f"{out} already holds a model; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    network = load_network([weights])
+    reports = calibrate_heads(network, mixture)
+    wide = export_heads(network, _TASKS, out / "model.fp32.onnx")
+    store_half(wide, out / "model.fp16.onnx")
+    quantize(wide, out / "model.int8.onnx", keep=KEPT_WIDE)
+    document = {
+        "rows": {
+            head: dict(sorted(Counter(f"{row.source}/{row.label}" for row in rows).items()))
+            for head, rows in mixture.training.items()
+        },
+        "validation": {task: asdict(report) for task, report in reports.items()},
+        "sha256": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(out.glob("model.*.onnx"))
+        },
+    }
+    (out / "training.json").write_text(json.dumps(document, indent=2) + "\n")
+    return reports
 
 
 @dataclass(frozen=True, slots=True)
