@@ -145,6 +145,18 @@ def balanced(run: RunInfo) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(found.items()))
 
 
+def operating_points(run: RunInfo) -> dict[str, float]:
+    """Return the thresholds that came with a run's model, by policy; none if it brought none."""
+    if run.model_id is None:
+        return {}
+    variant = Variant(run.variant) if run.variant else None
+    try:
+        entry = resources().shield.registry.get(run.model_id, variant)
+    except UnknownNameError:
+        return {}
+    return dict(entry.operating_points) if entry.sha256 == run.model_sha256 else {}
+
+
 @st.cache_data(max_entries=8, show_spinner="Reading scores")
 def scores(run_id: str, rows_done: int) -> Scores:
     """Return a run's stored scores; `rows_done` is part of the cache's key."""
@@ -293,11 +305,13 @@ def model_place(entry: ModelEntry) -> str:
     try:
         path = artifacts.fetch(entry).model
     except ArtifactError:
-        is_remote = any(parse_source(source).kind == "url" for source in entry.sources)
-        return "not downloaded yet" if is_remote else "missing or altered"
-    if path.is_relative_to(artifacts.cache_dir):
-        return "downloaded"
+        kinds = [parse_source(source).kind for source in entry.sources]
+        if "built" in kinds:
+            return "not built yet"
+        return "not downloaded yet" if "url" in kinds else "missing or altered"
     kinds = [parse_source(source).kind for source in entry.sources]
+    if path.is_relative_to(artifacts.cache_dir):
+        return "built here" if "built" in kinds else "downloaded"
     return "bundled" if kinds[0] == "bundled" else "on this machine"
 
 

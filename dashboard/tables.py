@@ -211,6 +211,7 @@ def model_facts(entry: ModelEntry) -> pd.DataFrame:
         "Window": f"{entry.max_length} tokens, {entry.stride} shared with the next",
         "Scores from logits by": entry.post_processing,
         "Balanced thresholds": ", ".join(f"{m} {t:.3g}" for m, t in entry.thresholds.items()),
+        **_score_facts(entry),
         "Revision": entry.revision,
         "Licence": entry.licence,
         "SHA-256 of the model": entry.sha256,
@@ -220,6 +221,26 @@ def model_facts(entry: ModelEntry) -> pd.DataFrame:
     for name, value in entry.metrics.items():
         facts[f"Model card: {name.replace('_', ' ')}"] = percent(value)
     return pd.DataFrame({"Fact": list(facts), "Value": [visible(v) for v in facts.values()]})
+
+
+def _score_facts(entry: ModelEntry) -> dict[str, str]:
+    facts = {}
+    if entry.operating_points:
+        facts["Thresholds by policy"] = ", ".join(
+            f"{name.replace('_', ' ')} {threshold:.3g}"
+            for name, threshold in entry.operating_points.items()
+        )
+        facts["What a score means"] = (
+            "The chance that the text is risky if risky and harmless texts were equally common, "
+            "judged on rows from sources the model was not trained on"
+        )
+    if entry.window_penalty:
+        facts["Texts longer than a window"] = (
+            f"Riskiest window, less {entry.window_penalty:.3g} log-odds per ln(windows)"
+        )
+    if entry.output:
+        facts["Output of the file"] = entry.output
+    return facts
 
 
 def missing_variants(entries: Iterable[ModelEntry], task: Task) -> list[str]:

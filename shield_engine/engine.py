@@ -230,7 +230,7 @@ class Shield:
         order = _WIDEST_FIRST if ml.widest else self._machine_order()
         for variant in order:
             for entry in self.registry.find(task=task, variant=variant):
-                if entry.id == model_id:
+                if entry.id == model_id and self._is_ready(entry):
                     return entry
         raise UnknownNameError(f"model {model_id} has no variant in the registry")
 
@@ -311,6 +311,11 @@ class Shield:
                 self.loader.unload(info.id, info.variant)
             self._engines.clear()
             self._scanners.clear()
+
+    def _is_ready(self, entry: ModelEntry) -> bool:
+        """Whether a variant may be chosen for a user: one that is to be built has to be."""
+        is_built_here = any(source.startswith("build:") for source in entry.sources)
+        return not is_built_here or self.loader.artifacts.is_present(entry)
 
     def _breaker(self, stamp: ModelStamp) -> CircuitBreaker:
         return self._breakers.setdefault(f"{stamp.id}:{stamp.variant}", CircuitBreaker())

@@ -8,6 +8,8 @@ from dashboard.components import empty_state, errors_shown, megabytes, page_titl
 from dashboard.state import model_place, resources, verify_model
 from dashboard.tables import model_facts, models_frame
 from shield_engine.ml import ModelEntry
+from shield_engine.ml.download import parse_source
+from shield_engine.ml.variants import build_fp32
 
 
 def load(entry: ModelEntry) -> None:
@@ -21,6 +23,11 @@ def load(entry: ModelEntry) -> None:
     held = resources()
     held.shield.loader.load(entry, note)
     st.rerun()
+
+
+def is_built_here(entry: ModelEntry) -> bool:
+    """Return whether the file is made on this machine from another variant."""
+    return any(parse_source(source).kind == "built" for source in entry.sources)
 
 
 def show_model(entry: ModelEntry) -> None:
@@ -50,6 +57,12 @@ def show_model(entry: ModelEntry) -> None:
         ):
             held.shield.close()
             st.rerun()
+    if is_built_here(entry) and not held.shield.loader.artifacts.is_present(entry):
+        st.caption("This file is not shipped: it is the FP16 file with its weights written wide.")
+        if st.button("Build it now", key="build", icon=":material/construction:"):
+            with errors_shown("The file could not be built"):
+                build_fp32(held.shield.registry, held.shield.loader.artifacts, entry.id)
+                st.rerun()
     if is_checked:
         with errors_shown("The files are not the registered ones"):
             path = verify_model(entry)

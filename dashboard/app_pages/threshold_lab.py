@@ -43,6 +43,7 @@ from dashboard.state import (
     kept,
     lab_scores,
     mode_evaluation,
+    operating_points,
     optimism_of,
     resources,
     split_of,
@@ -92,6 +93,13 @@ def use_bands(run: RunInfo, bands: Bands) -> None:
 def threshold_key(run: RunInfo, mode: Mode) -> str:
     """Return where a run's threshold in a mode is kept."""
     return f"lab_threshold_{run.run_id}_{mode.value}"
+
+
+OPERATING_POINT_TITLES = {
+    "balanced": ("Balanced", "The highest mean of recall and harmless texts let through."),
+    "low_false_alarms": ("Low false alarms", "Flags 1% of harmless texts."),
+    "high_catch": ("High catch", "Finds 95% of risky texts."),
+}
 
 
 def use_threshold(key: str, threshold: float, how: str, rule: Rule | None = None) -> None:
@@ -234,8 +242,29 @@ def choose(run: RunInfo, lab: Lab, mode: Mode) -> tuple[float, Rule | None]:
             st.caption("Only one class is labelled, so a threshold can only be chosen by hand.")
     with right:
         threshold = threshold_inputs(lab, key)
+        if mode is Mode.ML:
+            show_operating_points(run, key)
         show_rates(lab, threshold)
     return threshold, rule
+
+
+def show_operating_points(run: RunInfo, key: str) -> None:
+    """Offer the thresholds that came with the model."""
+    points = operating_points(run)
+    if not points:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Shipped with the model:")
+        for name, threshold in points.items():
+            title, promise = OPERATING_POINT_TITLES[name]
+            st.button(
+                f"{title} {threshold:.3g}",
+                key=f"lab_point_{name}",
+                help=f"{promise} Chosen on rows from sources the model was not trained on; your "
+                "texts may differ, so look at the figures below.",
+                on_click=use_threshold,
+                args=(key, threshold, f"shipped with the model: {title.lower()}"),
+            )
 
 
 def suggest(lab: Lab, rule: Rule, key: str) -> None:

@@ -413,7 +413,9 @@ def models(
         "id", "task", "variant", "size", "SHA-256", "licence", "window", "balanced", "state"
     )
     for entry in shield.registry.entries:
-        state = "present" if artifacts.is_present(entry) else "not fetched"
+        is_built = any(source.startswith("build:") for source in entry.sources)
+        absent = "not built yet" if is_built else "not fetched"
+        state = "present" if artifacts.is_present(entry) else absent
         if verify and state == "present":
             artifacts.fetch(entry)
             state = "verified"
