@@ -18,7 +18,7 @@ from shield_engine.errors import DatasetError
 from shield_engine.training.compose import ComposedRow, compose_injection, compose_toxicity
 from shield_engine.types import LABELS, Task
 
-__all__ = ["HEADS", "HELD_OUT", "MAX_TOKENS", "Mixture", "load_mixture"]
+__all__ = ["HEADS", "HELD_OUT", "MAX_TOKENS", "SOURCE_SHARES", "Mixture", "load_mixture"]
 
 HEADS: Mapping[str, int] = {
     "prompt_injection": 2,
@@ -53,12 +53,13 @@ HELD_OUT: Mapping[str, tuple[str, ...]] = {
 """Sources kept for validation."""
 
 _HATE_ONLY = ("tweeteval_hate", "stormfront")
-# The share of a source that one pass takes: large, uniform sources would drown the small ones.
-_SHARES: Mapping[str, float] = {
+SOURCE_SHARES: Mapping[str, float] = {
     "s_labs_train": 0.45,
     "t0_prompts_sample": 0.6,
     "glue_sst2_train": 0.8,
 }
+"""The share of a source that one pass takes: large, uniform sources would drown the small ones."""
+
 _DAVIDSON_TOXIC = 0.4
 # Harmless prompts to an assistant are clean for toxicity too; the pools there are all tweets.
 _CLEAN_PROMPTS: Mapping[str, int] = {
@@ -88,16 +89,22 @@ class Mixture:
 
 
 def load_mixture(
-    pools: Path, project: Path, *, seed: int, shares: Mapping[str, float] | None = None
+    pools: Path,
+    project: Path | None,
+    *,
+    seed: int,
+    shares: Mapping[str, float] | None = None,
+    source_shares: Mapping[str, float] | None = None,
 ) -> Mixture:
     """Read pools and project texts, compose, weigh and split them.
 
     Args:
         pools: Folder of `injection.jsonl.gz`, `toxicity.jsonl.gz`, `sentiment.jsonl.gz` and
             `harmful_requests.jsonl.gz`.
-        project: The folder `datasets/training`.
+        project: The folder `datasets/training`; none takes the pools alone.
         seed: Decides what is drawn and composed. The held-out rows do not depend on it.
         shares: Share of each head's pool rows to take; all by default.
+        source_shares: Share of a source that one pass takes; `SOURCE_SHARES` by default.
 
     Raises:
         DatasetError: A file is missing or malformed.
@@ -108,8 +115,24 @@ def load_mixture(
     for head, row in _pool_rows(pools):
         if row.source in HELD_OUT[head] or _is_held_out(row.text):
             validation[head].append(row)
-        elif draw.random() < _share_of(row) * (shares or {}).get(head, 1.0):
+        elif draw.random() < _share_of(row, source_shares) * (shares or {}).get(head, 1.0):
             training[head].append(row)
+    if project is not None:
+        _add_project_rows(training, validation, pools, project, draw, seed)
+    return Mixture(
+        {head: tuple(rows) for head, rows in training.items()},
+        {head: tuple(rows) for head, rows in validation.items()},
+    )
+
+
+def _add_project_rows(
+    training: dict[str, list[Row]],
+    validation: dict[str, list[Row]],
+    pools: Path,
+    project: Path,
+    draw: random.Random,
+    seed: int,
+) -> None:
     harmful = harmful_requests(pools)
     documents = [
         row.text
@@ -124,10 +147,6 @@ def load_mixture(
     validation["prompt_injection"] += map(_row, judged)
     training["toxicity"] += map(_row, compose_toxicity(project, seed=seed))
     training["toxicity"] += _clean_prompts(training["prompt_injection"], draw)
-    return Mixture(
-        {head: tuple(rows) for head, rows in training.items()},
-        {head: tuple(rows) for head, rows in validation.items()},
-    )
 
 
 def harmful_requests(pools: Path) -> list[str]:
@@ -148,10 +167,10 @@ def _pool_rows(pools: Path) -> Iterable[tuple[str, Row]]:
             yield ("identity_hate" if is_hate else task.value), row
 
 
-def _share_of(row: Row) -> float:
+def _share_of(row: Row, source_shares: Mapping[str, float] | None) -> float:
     if row.source.startswith("davidson") and row.label == 1:
         return _DAVIDSON_TOXIC
-    return _SHARES.get(row.source, 1.0)
+    return (SOURCE_SHARES if source_shares is None else source_shares).get(row.source, 1.0)
 
 
 def _is_held_out(text: str) -> bool:

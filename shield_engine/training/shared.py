@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,36 @@ _SURE_TOXIC, _SURE_CLEAN = 0.7, 0.1
 
 @dataclass(frozen=True, slots=True)
 class SharedRecipe:
-    """What decides a stage, apart from the rows: settings, and passes over each head's rows."""
+    """What decides a stage, apart from the rows.
+
+    Attributes:
+        fit: Settings of the optimiser.
+        passes: How often each head's rows are seen.
+        shares: Share of a head's pool rows to take; all where none is given.
+        source_shares: Share of a source that one pass takes; `SOURCE_SHARES` by default.
+        with_project: Add the project's own rows.
+    """
 
     fit: FitSettings = field(default_factory=FitSettings)
     passes: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(HEADS, 1.0))
     shares: Mapping[str, float] = field(default_factory=dict)
+    source_shares: Mapping[str, float] | None = None
+    with_project: bool = True
+
+    def with_seed(self, seed: int) -> SharedRecipe:
+        """Return the same recipe under another seed."""
+        return replace(self, fit=replace(self.fit, seed=seed))
+
+
+RECIPES: Mapping[str, SharedRecipe] = {
+    "stage 1": SharedRecipe(with_project=False, source_shares={}),
+    "stage 2": SharedRecipe(
+        fit=FitSettings(seed=11, learning_rate=6e-5, head_learning_rate=3e-4),
+        passes={"prompt_injection": 2.0, "toxicity": 1.0, "identity_hate": 0.8, "sentiment": 1.0},
+        shares={"toxicity": 0.85, "sentiment": 0.6},
+    ),
+}
+"""The stages of the bundled models."""
 
 
 def fit_shared(
@@ -95,8 +120,14 @@ def fit_shared(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.fit.seed)
     network = load_network(starts)
-    mixture = load_mixture(pools, project, seed=recipe.fit.seed, shares=recipe.shares)
-    extra = _abusive_requests(network, mixture, pools) if starts else ()
+    mixture = load_mixture(
+        pools,
+        project if recipe.with_project else None,
+        seed=recipe.fit.seed,
+        shares=recipe.shares,
+        source_shares=recipe.source_shares,
+    )
+    extra = _abusive_requests(network, pools) if starts else ()
     examples = {
         head: encode(head, [*rows, *(extra if head == "toxicity" else ())], recipe.passes[head])
         for head, rows in mixture.training.items()
@@ -279,7 +310,7 @@ def encode(head: str, rows: Sequence[Row], passes: float = 1.0) -> Examples:
     return Examples(ids, [row.label for row in rows], passes)
 
 
-def _abusive_requests(network: Any, mixture: Mixture, pools: Path) -> list[Row]:
+def _abusive_requests(network: Any, pools: Path) -> list[Row]:
     import torch
 
     from shield_engine.training.mixture import harmful_requests
