@@ -40,6 +40,7 @@ def compose_injection(
     seed: int,
     harmful_requests: Sequence[str] = (),
     documents: Sequence[str] = (),
+    orders: Sequence[str] = (),
     scale: float = 1.0,
     part: Literal["training", "validation"] = "training",
 ) -> list[ComposedRow]:
@@ -51,6 +52,7 @@ def compose_injection(
         harmful_requests: Put into the frames (label 1), and left alone (label 0): a harmful
             request by itself is no injection.
         documents: Harmless texts of other origin to hide attacks in; they are not rows themselves.
+        orders: Further orders to hide in documents; they are not rows themselves.
         scale: Multiplies the number of composed rows.
         part: A twelfth of all texts is kept for rows of `validation`, whatever the seed; these
             are a tenth as many.
@@ -59,7 +61,7 @@ def compose_injection(
         DatasetError: A file is missing or malformed.
     """
     draw = random.Random(seed)  # noqa: S311 - draws are no secret
-    parts = _Injection(folder, draw, harmful_requests, documents, part == "validation")
+    parts = _Injection(folder, draw, harmful_requests, documents, orders, part == "validation")
     return _distinct(parts.rows(scale * (0.1 if part == "validation" else 1.0)))
 
 
@@ -266,6 +268,7 @@ class _Injection:
         draw: random.Random,
         harmful_requests: Sequence[str],
         documents: Sequence[str],
+        orders: Sequence[str],
         is_validation: bool,
     ) -> None:
         def read(name: str) -> list[dict[str, Any]]:
@@ -288,6 +291,7 @@ class _Injection:
         self._templates = [t for t in table["templates"] if _is_kept(t) is is_validation]
         self._slots = table["slots"]
         self._harmful = [text for text in harmful_requests if _is_kept(text) is is_validation]
+        self._orders = [text for text in orders if _is_kept(text) is is_validation]
         self._documents = [text for text in documents if _is_kept(text) is is_validation]
 
     def rows(self, scale: float) -> Iterator[ComposedRow]:
@@ -337,8 +341,12 @@ class _Injection:
         document = draw.choice(self._carriers if is_project else self._documents)
         label = int(draw.random() < 0.55)
         if label:
-            pool = self._indirect if draw.random() < 0.7 else self._direct
-            attack = draw.choice(_WRAPPINGS).format(draw.choice(pool)["text"])
+            roll = draw.random()
+            if self._orders and roll < 0.3:
+                order = draw.choice(self._orders)
+            else:
+                order = draw.choice(self._indirect if roll < 0.75 else self._direct)["text"]
+            attack = draw.choice(_WRAPPINGS).replace("{}", order)
             document = insert(attack, _within(document, draw, _ROOM - len(attack)), draw)
         elif draw.random() < 0.5:
             document = _within(document, draw, _ROOM)

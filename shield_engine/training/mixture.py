@@ -9,9 +9,12 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from shield_engine.errors import DatasetError
@@ -52,6 +55,14 @@ HELD_OUT: Mapping[str, tuple[str, ...]] = {
 }
 """Sources kept for validation."""
 
+_TELLING_LINE = 40  # a line of so many characters stands in one document only
+# An order about the answer itself is suspicious wherever it stands; "How do solar panels work?" is
+# an attack only inside somebody's e-mail.
+_ABOUT_THE_ANSWER = re.compile(
+    r"\b(your|the) (response|reply|answer|output|explanation|solution|code|implementation|codebase"
+    r"|algorithm|message)\b|\bcode (snippet|excerpt|section|block|extract)"
+)
+_BARE_ORDER_ROWS = 3
 _HATE_ONLY = ("tweeteval_hate", "stormfront")
 SOURCE_SHARES: Mapping[str, float] = {
     "s_labs_train": 0.45,
@@ -147,6 +158,43 @@ def _add_project_rows(
     validation["prompt_injection"] += map(_row, judged)
     training["toxicity"] += map(_row, compose_toxicity(project, seed=seed))
     training["toxicity"] += _clean_prompts(training["prompt_injection"], draw)
+
+
+def hidden_orders(rows: Sequence[Row]) -> list[str]:
+    """Return the orders that were put into documents, found by comparing with the clean ones.
+
+    A document with an order and the same document without it share a beginning and an end; what
+    lies between is the order. Rows without a clean counterpart give none.
+    """
+    clean = [row.text for row in rows if row.label == 0]
+    by_line: dict[str, set[int]] = {}
+    for number, text in enumerate(clean):
+        for line in text.split("\n"):
+            if len(line) > _TELLING_LINE:
+                by_line.setdefault(line, set()).add(number)
+    orders: dict[str, None] = {}
+    for row in rows:
+        if row.label == 0:
+            continue
+        counts = Counter(
+            number for line in row.text.split("\n") for number in by_line.get(line, ())
+        )
+        if not counts:
+            continue
+        twin = clean[counts.most_common(1)[0][0]]
+        start = _common(row.text, twin)
+        rest, other = row.text[start:][::-1], twin[start:][::-1]
+        order = row.text[start : len(row.text) - _common(rest, other)].strip()
+        if 10 < len(order) <= len(row.text) - len(twin) + 10:
+            orders[order] = None
+    return list(orders)
+
+
+def _common(first: str, second: str) -> int:
+    """Return how many characters two texts share at their beginning."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    )
 
 
 def harmful_requests(pools: Path) -> list[str]:
