@@ -83,7 +83,9 @@ def show_summary(scans: list[Scan]) -> None:
                 min_value=0.0,
                 max_value=1.0,
                 format="%.3f",
-                help="Score before any threshold, 0 to 1. Sentiment: the probability of negative.",
+                help="Score before any threshold, 0 to 1. A bundled model's score is the chance that "
+                "the text is risky if risky and harmless texts were equally common; a rule's score "
+                "is its weight. Sentiment: the probability of negative.",
             ),
             "Threshold": st.column_config.TextColumn(
                 help="The registry's balanced threshold. Sentiment takes the most probable class."
