@@ -92,6 +92,16 @@ RECIPES: Mapping[str, SharedRecipe] = {
         passes={"prompt_injection": 2.0, "toxicity": 1.0, "identity_hate": 0.8, "sentiment": 1.0},
         shares={"toxicity": 0.85, "sentiment": 0.6},
     ),
+    "stage 3": SharedRecipe(
+        fit=FitSettings(seed=12, learning_rate=3e-5, head_learning_rate=1e-4),
+        passes={"prompt_injection": 0.9, "toxicity": 0.7, "identity_hate": 1.0, "sentiment": 1.0},
+        shares={
+            "prompt_injection": 0.35,
+            "toxicity": 0.25,
+            "identity_hate": 0.3,
+            "sentiment": 0.2,
+        },
+    ),
 }
 """The stages of the bundled models."""
 
