@@ -28,7 +28,8 @@ from shield_engine.config import MLConfig
 from shield_engine.engine import Shield
 from shield_engine.evaluation.statistics import paired_difference, wilson
 from shield_engine.ml.variants import build_fp32
-from shield_engine.training.compose import DISGUISES, insert
+from shield_engine.resources import bundled
+from shield_engine.training.compose import DISGUISES, insert, is_kept
 from shield_engine.types import LABELS, Task, Variant
 
 FOLDERS = {
@@ -301,6 +302,59 @@ def disguise_table(shield: Shield, sets: Sequence[EvalSet]) -> list[str]:
     ]
 
 
+LATIN = frozenset(
+    [
+        "cs",
+        "da",
+        "de",
+        "es",
+        "fi",
+        "fr",
+        "hu",
+        "id",
+        "it",
+        "nl",
+        "no",
+        "pl",
+        "pt",
+        "ro",
+        "sv",
+        "tr",
+        "vi",
+    ]
+)
+
+
+def language_table(shield: Shield) -> list[str]:
+    """Return recall and false alarms by group of languages on the project's held-out texts."""
+    groups: dict[str, dict[int, list[str]]] = {}
+    for name in ("attack_direct", "benign_short"):
+        path = bundled("datasets", "training", f"{name}.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if not is_kept(row["text"]):
+                continue
+            language = row["language"]
+            group = "other Latin script" if language in LATIN else "other scripts"
+            group = "English" if language == "en" else group
+            groups.setdefault(group, {0: [], 1: []})[row["label"]].append(row["text"])
+    rows = []
+    for group, texts in sorted(groups.items()):
+        cells = [group]
+        for label in (1, 0):
+            found = verdicts(
+                score(shield, Task.PROMPT_INJECTION, Variant.INT8, texts[label]),
+                Task.PROMPT_INJECTION,
+            )
+            cells += [str(len(found)), with_interval(int(found.sum()), len(found))]
+        rows.append(cells)
+    return [
+        "Languages, on the project's own direct attacks and harmless texts that were held out:",
+        "",
+        *table("language | attacks | recall | harmless | false alarms", rows),
+    ]
+
+
 def long_table(shield: Shield, sets: Sequence[EvalSet]) -> list[str]:
     """Return recall and false alarms on documents of 4,000 words."""
     draw = random.Random(11)  # noqa: S311 - a sample is no secret
@@ -373,6 +427,7 @@ def main() -> None:
         *slice_tables(sets, found),
         *parity_tables(sets, int8, fp32),
         *disguise_table(shield, sets),
+        *language_table(shield),
         *long_table(shield, sets),
     ]
     text = "\n".join(lines)

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from shield_engine.errors import DatasetError
 
-__all__ = ["DISGUISES", "ComposedRow", "compose_injection", "compose_toxicity", "insert"]
+__all__ = ["DISGUISES", "ComposedRow", "compose_injection", "compose_toxicity", "insert", "is_kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class _Injection:
     ) -> None:
         def read(name: str) -> list[dict[str, Any]]:
             rows = _read(folder / f"{name}.jsonl")
-            return [row for row in rows if _is_kept(row["text"]) is is_validation]
+            return [row for row in rows if is_kept(row["text"]) is is_validation]
 
         def texts(name: str) -> list[str]:
             return [row["text"] for row in read(name)]
@@ -288,11 +288,11 @@ class _Injection:
         self._short = read("benign_short")
         self._long = texts("benign_long")
         table = _table(folder / "benign_templates.toml")
-        self._templates = [t for t in table["templates"] if _is_kept(t) is is_validation]
+        self._templates = [t for t in table["templates"] if is_kept(t) is is_validation]
         self._slots = table["slots"]
-        self._harmful = [text for text in harmful_requests if _is_kept(text) is is_validation]
-        self._orders = [text for text in orders if _is_kept(text) is is_validation]
-        self._documents = [text for text in documents if _is_kept(text) is is_validation]
+        self._harmful = [text for text in harmful_requests if is_kept(text) is is_validation]
+        self._orders = [text for text in orders if is_kept(text) is is_validation]
+        self._documents = [text for text in documents if is_kept(text) is is_validation]
 
     def rows(self, scale: float) -> Iterator[ComposedRow]:
         """Yield every text as it stands, then the composed ones."""
@@ -420,7 +420,7 @@ def _excerpt(text: str, draw: random.Random) -> str:
     return part if len(part) > 20 else text
 
 
-def _is_kept(text: str) -> bool:
+def is_kept(text: str) -> bool:
     """Whether a text is kept for validation: one of twelve, by its own bytes."""
     return zlib.crc32(text.encode("utf-8", "replace")) % 12 == 0
 
