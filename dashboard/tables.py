@@ -230,9 +230,10 @@ def _score_facts(entry: ModelEntry) -> dict[str, str]:
             f"{name.replace('_', ' ')} {threshold:.3g}"
             for name, threshold in entry.operating_points.items()
         )
+    if share := entry.metrics.get("calibrated_at_risky_share"):
         facts["What a score means"] = (
-            "The chance that the text is risky if risky and harmless texts were equally common, "
-            "judged on rows from sources the model was not trained on"
+            f"The chance that the text is risky where {share:.0%} of texts are, judged on rows "
+            "from sources the model was not trained on"
         )
     if entry.window_penalty:
         facts["Texts longer than a window"] = (

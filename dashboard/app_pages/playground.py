@@ -84,7 +84,7 @@ def show_summary(scans: list[Scan]) -> None:
                 max_value=1.0,
                 format="%.3f",
                 help="Score before any threshold, 0 to 1. A bundled model's score is the chance that "
-                "the text is risky if risky and harmless texts were equally common; a rule's score "
+                "the text is risky at the share of risky texts that Models states; a rule's score "
                 "is its weight. Sentiment: the probability of negative.",
             ),
             "Threshold": st.column_config.TextColumn(

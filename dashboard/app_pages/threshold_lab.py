@@ -96,7 +96,7 @@ def threshold_key(run: RunInfo, mode: Mode) -> str:
 
 
 OPERATING_POINT_TITLES = {
-    "balanced": ("Balanced", "The highest mean of recall and harmless texts let through."),
+    "balanced": ("Balanced", "Flags what is more likely risky than not."),
     "low_false_alarms": ("Low false alarms", "Flags 1% of harmless texts."),
     "high_catch": ("High catch", "Finds 95% of risky texts."),
 }

@@ -1,8 +1,8 @@
-"""Make scores mean something: a score of .8 is a chance of 80% if both classes are equally common.
+"""Make scores mean something: a score of .8 is a chance of 80% at a stated share of risky texts.
 
-Fitted on rows whose sources the model was not trained on, each class and each source weighed alike,
-because the shares of a validation file are an accident. What is fitted is linear in the logits, so
-it is folded into the head's weights and costs nothing at run time.
+Fitted on rows whose sources the model was not trained on. Classes are weighed to that share, and
+sources of a class alike, because the shares of a validation file are an accident. What is fitted is
+linear in the logits, so it is folded into the head's weights and costs nothing at run time.
 """
 
 from __future__ import annotations
@@ -40,16 +40,20 @@ class Calibration:
         return scores
 
 
-def row_weights(labels: NDArray[np.int64], sources: Sequence[str]) -> NDArray[np.float64]:
-    """Return weights, shape (n,), summing to 1: classes alike, and sources of a class by size.
+def row_weights(
+    labels: NDArray[np.int64], sources: Sequence[str], risky_share: float | None = None
+) -> NDArray[np.float64]:
+    """Return weights, shape (n,), summing to 1: sources of a class by size, up to 150 rows.
 
-    The size of a source counts up to 150 rows.
+    Class 1 weighs `risky_share` in all and class 0 the rest; without it all classes weigh alike.
     """
     keys = list(zip(labels.tolist(), sources, strict=True))
     sizes = Counter(keys)
     weights = np.array([min(sizes[key], _MOST_ROWS) / sizes[key] for key in keys])
     for label in np.unique(labels):
         weights[labels == label] /= weights[labels == label].sum()
+        if risky_share is not None:
+            weights[labels == label] *= risky_share if label else 1 - risky_share
     normed: NDArray[np.float64] = weights / weights.sum()
     return normed
 

@@ -41,6 +41,7 @@ def compose_injection(
     harmful_requests: Sequence[str] = (),
     documents: Sequence[str] = (),
     orders: Sequence[str] = (),
+    sentences: Sequence[str] = (),
     scale: float = 1.0,
     part: Literal["training", "validation"] = "training",
 ) -> list[ComposedRow]:
@@ -53,6 +54,7 @@ def compose_injection(
             request by itself is no injection.
         documents: Harmless texts of other origin to hide attacks in; they are not rows themselves.
         orders: Further orders to hide in documents; they are not rows themselves.
+        sentences: Harmless sentences to make medleys of; they are not rows themselves.
         scale: Multiplies the number of composed rows.
         part: A twelfth of all texts is kept for rows of `validation`, whatever the seed; these
             are a tenth as many.
@@ -61,7 +63,9 @@ def compose_injection(
         DatasetError: A file is missing or malformed.
     """
     draw = random.Random(seed)  # noqa: S311 - draws are no secret
-    parts = _Injection(folder, draw, harmful_requests, documents, orders, part == "validation")
+    parts = _Injection(
+        folder, draw, harmful_requests, documents, orders, sentences, part == "validation"
+    )
     return _distinct(parts.rows(scale * (0.1 if part == "validation" else 1.0)))
 
 
@@ -269,6 +273,7 @@ class _Injection:
         harmful_requests: Sequence[str],
         documents: Sequence[str],
         orders: Sequence[str],
+        sentences: Sequence[str],
         is_validation: bool,
     ) -> None:
         def read(name: str) -> list[dict[str, Any]]:
@@ -292,6 +297,7 @@ class _Injection:
         self._slots = table["slots"]
         self._harmful = [text for text in harmful_requests if is_kept(text) is is_validation]
         self._orders = [text for text in orders if is_kept(text) is is_validation]
+        self._sentences = [text for text in sentences if is_kept(text) is is_validation]
         self._documents = [text for text in documents if is_kept(text) is is_validation]
 
     def rows(self, scale: float) -> Iterator[ComposedRow]:
@@ -313,6 +319,7 @@ class _Injection:
             (self._benign_variant, 2400),
             (self._harmful_row, 900),
             (self._template_row, 2600),
+            (self._medley_row, 3600),
         ):
             for _ in range(round(count * scale)):
                 composed = part()
@@ -354,6 +361,24 @@ class _Injection:
             task = draw.choice(self._tasks)
             document = f"{task}\n\n{document}" if draw.random() < 0.7 else f"{document}\n\n{task}"
         return ComposedRow(document, label, "project_in_carrier" if label else "project_carrier")
+
+    def _medley_row(self) -> ComposedRow | None:
+        """Unrelated harmless texts in a row, as in a feed or a list, with or without an attack."""
+        draw = self._draw
+        label = int(draw.random() < 0.4)
+        pools = [[str(row["text"]) for row in self._short], self._requests]
+        pools += [pool for pool in (self._sentences, self._documents, self._carriers) if pool]
+        pool = draw.choice(pools)
+        gap, parts, room = draw.choice(["\n", " ", "\n\n", "\n- "]), list[str](), _ROOM
+        while room > 0:
+            parts.append(_within(draw.choice(pool), draw, min(room, 300)))
+            room -= len(parts[-1])
+        if label:
+            attack = str(draw.choice(self._direct)["text"])
+            if self._orders and draw.random() < 0.3:
+                attack = draw.choice(_WRAPPINGS).replace("{}", draw.choice(self._orders))
+            parts.insert(draw.randrange(len(parts)), attack)
+        return ComposedRow(gap.join(parts)[: 2 * _ROOM], label, "project_medley")
 
     def _attack_variant(self) -> ComposedRow | None:
         """A direct attack behind or before harmless talk, or in disguise."""

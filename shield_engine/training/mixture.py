@@ -63,6 +63,7 @@ _ABOUT_THE_ANSWER = re.compile(
     r"|algorithm|message)\b|\bcode (snippet|excerpt|section|block|extract)"
 )
 _BARE_ORDER_ROWS = 3
+_MEDLEY_SENTENCES = 4000
 _HATE_ONLY = ("tweeteval_hate", "stormfront")
 SOURCE_SHARES: Mapping[str, float] = {
     "s_labs_train": 0.45,

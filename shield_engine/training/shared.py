@@ -102,6 +102,16 @@ RECIPES: Mapping[str, SharedRecipe] = {
             "sentiment": 0.2,
         },
     ),
+    "stage 4": SharedRecipe(
+        fit=FitSettings(seed=13, learning_rate=2e-5, head_learning_rate=5e-5),
+        passes={"prompt_injection": 0.4, "toxicity": 0.2, "identity_hate": 1.0, "sentiment": 0.6},
+        shares={
+            "prompt_injection": 0.12,
+            "toxicity": 0.1,
+            "identity_hate": 0.1,
+            "sentiment": 0.06,
+        },
+    ),
 }
 """The stages of the bundled models."""
 
@@ -174,6 +184,10 @@ def load_network(starts: Sequence[Path]) -> Any:
 
 
 _TASKS = (Task.PROMPT_INJECTION, Task.TOXICITY, Task.SENTIMENT)
+RISKY_SHARE: Mapping[Task, float] = {Task.PROMPT_INJECTION: 0.25, Task.TOXICITY: 0.5}
+"""Share of risky texts at which a score is a chance. With attacks as common as harmless texts one
+harmless text in thirteen was flagged at .5 on held-out sources, more than a guard may cost."""
+
 # Scores near a threshold move most with these weights; they weigh little and stay FP32.
 KEPT_WIDE = ("heads.",)
 
@@ -219,7 +233,7 @@ class HeadReport:
     Attributes:
         rows: Validation rows.
         balanced_accuracy: At threshold .5, or by the most probable class.
-        ece: Expected calibration error, classes and sources weighed alike.
+        ece: Expected calibration error at `RISKY_SHARE`, sources weighed alike.
         operating_points: Threshold by policy; none where three classes compete.
         by_source: Share of right verdicts by source.
     """
@@ -246,7 +260,7 @@ def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
     ):
         rows = [row for head in heads for row in mixture.validation[head]]
         labels = np.array([row.label for row in rows])
-        weights = row_weights(labels, [row.source for row in rows])
+        weights = row_weights(labels, [row.source for row in rows], RISKY_SHARE[task])
         ids = encode(heads[0], rows).ids
         logits = [predict(network, ids, head).astype(np.float64) for head in heads]
         margins = np.stack([one[:, 1] - one[:, 0] for one in logits], axis=1)
@@ -256,7 +270,14 @@ def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
         is_right = (scores >= 0.5) == (labels == 1)
         found[task.value] = HeadReport(
             rows=len(rows),
-            balanced_accuracy=float(np.average(is_right, weights=weights)),
+            balanced_accuracy=float(
+                np.mean(
+                    [
+                        np.average(is_right[labels == label], weights=weights[labels == label])
+                        for label in (0, 1)
+                    ]
+                )
+            ),
             ece=ece(scores, labels == 1, weights),
             operating_points={"balanced": 0.5, **operating_points(scores, labels, weights)},
             by_source=_by_source(rows, is_right),
