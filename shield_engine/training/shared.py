@@ -184,12 +184,13 @@ def load_network(starts: Sequence[Path]) -> Any:
 
 
 _TASKS = (Task.PROMPT_INJECTION, Task.TOXICITY, Task.SENTIMENT)
-RISKY_SHARE: Mapping[Task, float] = {Task.PROMPT_INJECTION: 0.25, Task.TOXICITY: 0.5}
+RISKY_SHARE: Mapping[Task, float] = {Task.PROMPT_INJECTION: 1 / 3, Task.TOXICITY: 0.5}
 """Share of risky texts at which a score is a chance. With attacks as common as harmless texts one
 harmless text in thirteen was flagged at .5 on held-out sources, more than a guard may cost."""
 
-# Scores near a threshold move most with these weights; they weigh little and stay FP32.
-KEPT_WIDE = ("heads.",)
+# What stays in single precision: the heads, and the second matrix of each feed-forward block, whose
+# input has the widest range. A third fewer verdicts flip, for 10 MB and a sixth of the speed.
+KEPT_WIDE = ("heads.", *(f"layer.{layer}.output.dense" for layer in range(6)))
 
 
 def finish_shared(weights: Path, mixture: Mixture, out: Path) -> dict[str, HeadReport]:
