@@ -98,8 +98,8 @@ def percent(share: float) -> str:
 
 def with_interval(hits: int, n: int) -> str:
     """Return a share with its 95% Wilson interval."""
-    low, high = wilson(hits, n)
-    return f"{percent(hits / n)} ({percent(low)}-{percent(high)})"
+    interval = wilson(hits, n)
+    return f"{percent(hits / n)} ({percent(interval.low)}-{percent(interval.high)})"
 
 
 def figure(metrics: dict[str, Any], name: str, *, is_share: bool = True) -> str:
