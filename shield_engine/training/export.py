@@ -9,6 +9,7 @@ keep their parameter's name in the graph, so the FP16 file is also the checkpoin
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,23 @@ def export_heads(network: Any, tasks: Sequence[Task], path: Path) -> Path:
     ids = torch.ones(2, 9, dtype=torch.int64)
     names = [task.value for task in tasks]
     axes = {0: "batch", 1: "tokens"}
-    torch.onnx.export(
-        module,
-        (ids, torch.ones_like(ids)),
-        str(path),
-        input_names=["input_ids", "attention_mask"],
-        output_names=names,
-        dynamic_axes={
-            "input_ids": axes,
-            "attention_mask": axes,
-            **{name: {0: "batch"} for name in names},
-        },
-        opset_version=ONNX_OPSET,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # The new exporter's graphs are larger; the old one announces its end and its tracing.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (ids, torch.ones_like(ids)),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=names,
+            dynamic_axes={
+                "input_ids": axes,
+                "attention_mask": axes,
+                **{name: {0: "batch"} for name in names},
+            },
+            opset_version=ONNX_OPSET,
+            dynamo=False,
+        )
     model = onnx.load(path)
     _name_weights(model, module.state_dict())
     onnx.helper.set_model_props(

@@ -15,7 +15,7 @@ import pytest
 
 from shield_engine.config import AllowList, MLConfig, ScannerConfig
 from shield_engine.engine import Shield
-from shield_engine.errors import ArtifactError, ConfigError, InferenceError, UnknownNameError
+from shield_engine.errors import ArtifactError, ConfigError, InferenceError
 from shield_engine.ml import ArtifactStore, ModelLoader, ModelRegistry
 from shield_engine.resources import bundled
 from shield_engine.scanners import PromptInjection
@@ -210,17 +210,21 @@ def test_altered_model_is_an_error_without_fallback(broken: Shield) -> None:
 
 
 def test_missing_variant_is_an_error(shield: Shield) -> None:
-    """An explicitly named variant that is not registered is never replaced by another."""
-    with pytest.raises(UnknownNameError, match="FP32"):
+    """An explicitly named variant that is not here is never replaced by another."""
+    with pytest.raises(ArtifactError, match="shield models build"):
         shield.scanner(Task.TOXICITY, ScannerConfig.for_mode(Mode.ML, Variant.FP32))
 
 
 def test_presets_resolve_to_what_is_there(shield: Shield) -> None:
     """Production takes INT8 on a CPU, high_accuracy the widest there is; results name it."""
-    for preset in (MLConfig.production(), MLConfig.high_accuracy(), MLConfig.edge()):
+    for preset, variant in (
+        (MLConfig.production(), Variant.INT8),
+        (MLConfig.high_accuracy(), Variant.FP16),  # FP32 would have to be built first
+        (MLConfig.edge(), Variant.INT8),
+    ):
         result = shield.scanner(Task.TOXICITY, ScannerConfig(Mode.ML, preset)).scan(BENIGN)
         assert result.model is not None
-        assert result.model.variant is Variant.INT8
+        assert result.model.variant is variant
 
 
 def test_scanner_of_its_own_refuses_a_mode_without_a_model() -> None:
@@ -266,14 +270,16 @@ def test_hostile_texts_are_scored_in_every_mode(shield: Shield, text: str) -> No
 
 
 def test_windows_of_a_long_text_are_scored_one_by_one(shield: Shield) -> None:
-    """Their riskiest one is the text's score and window; together they cover the text."""
+    """Their riskiest one decides score and window; together they cover the text."""
     text = f"{'The garden was quiet that day. ' * 120}{ATTACK}{' The rain came later.' * 120}"
     entry = shield.entry_for(Task.PROMPT_INJECTION, MLConfig.evaluation())
     engine = shield.inference(entry)
     whole, windows = engine.infer(text), engine.window_scores(text)
     riskiest = max(windows, key=lambda window: window.probabilities[1])
     assert len(windows) == whole.windows > 3
-    assert riskiest.probabilities[1] == whole.score
+    safe, risky = riskiest.probabilities
+    lowered = risky / safe * len(windows) ** -entry.window_penalty
+    assert whole.score == pytest.approx(lowered / (1 + lowered))
     assert (riskiest.start, riskiest.end) == whole.window
     assert windows[0].start == 0
     assert windows[-1].end == len(text)
