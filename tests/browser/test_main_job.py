@@ -132,7 +132,7 @@ def test_the_playground_flags_an_attack_and_passes_a_question(page: Page) -> Non
     page.get_by_role("link", name="Playground").click()
     assert "injection" in verdicts(page, f"{ATTACK} {HOSTILE}")
     expect(page.get_by_text("document.title='taken'").first).to_be_visible()
-    assert "injection" not in verdicts(page, "What is the capital of Portugal?")
+    assert "injection" not in verdicts(page, "Could you recommend a good recipe for lentil soup?")
 
 
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
