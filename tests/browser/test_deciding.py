@@ -74,7 +74,9 @@ def test_a_decision_from_file_to_gate(page: Page, tmp_path: Path) -> None:
     page.get_by_role("radio", name="ML", exact=True).click()
     settled(page)
     use = page.get_by_role("button", name="Use this threshold")
-    expect(use).to_have_count(1, timeout=LONG_MS)  # for a moment the old mode's button stands beside the new one's
+    expect(use).to_have_count(
+        1, timeout=LONG_MS
+    )  # for a moment the old mode's button stands beside the new one's
     use.click()
     settled(page)
     said = page.get_by_text(re.compile("All rows at this threshold")).inner_text()
