@@ -181,12 +181,20 @@ def suite_tables(report: dict[str, Any]) -> list[str]:
     return lines + table("set | accuracy | recall | FPR", rules)
 
 
+def _family(group: str) -> str:
+    """Return the medium of a BIPIA row, such as `code` or `email, clean`."""
+    family = group.partition("/")[0]
+    return f"{family}, clean" if group.endswith("/clean") else family
+
+
 def slice_tables(sets: Sequence[EvalSet], found: dict[str, np.ndarray[Any, Any]]) -> list[str]:
     """Return accuracy by `group`, and without the rows that PIGuard chose its checkpoint on."""
     rows = []
     for one in sets:
         right = found[one.name] == one.labels
         groups = [str(row.get("group") or "") for row in one.rows]
+        if "bipia" in one.name:
+            groups = [_family(group) for group in groups]
         if one.name == "hatecheck_3728":
             groups = ["hateful" if label else "non-hateful" for label in one.labels]
         for group in sorted(set(groups) - {""}):
