@@ -471,7 +471,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row | Qu
                 for position in range(batch.num_rows):
                     number += 1
                     yield _parquet_row(number, batch, position)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"{path}: cannot be read as Parquet behind record {number:,} ({error}). Write the "
             "file again, or export it as CSV or JSON lines."

@@ -485,7 +485,7 @@ def _parquet_columns(path: Path) -> tuple[str, ...]:
 
     try:
         columns = tuple(str(name) for name in parquet.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"{path}: begins as Parquet but cannot be read ({error}). It was probably cut off; "
             "fetch it again."

@@ -44,6 +44,7 @@ def shield(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 def settled(page: Page) -> None:
     """Wait until the script behind the page has run."""
+    page.wait_for_timeout(500)  # a click takes a moment to start the script
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_attached()
 
 
@@ -80,6 +81,7 @@ def test_a_decision_from_file_to_gate(page: Page, tmp_path: Path) -> None:
     use.click()
     settled(page)
     said = page.get_by_text(re.compile("All rows at this threshold")).inner_text()
+    expect(page.get_by_role("textbox", name="Name")).to_have_count(1)
     page.get_by_role("textbox", name="Name").fill("front-door")
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_text("Saved front-door v1.")).to_be_visible(timeout=LONG_MS)

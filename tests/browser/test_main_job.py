@@ -46,6 +46,7 @@ def labelled_csv(rows: int) -> bytes:
 
 def settled(page: Page) -> None:
     """Wait until the script behind the page has run; a rerun closes an open list."""
+    page.wait_for_timeout(500)  # a click takes a moment to start the script
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_attached()
 
 

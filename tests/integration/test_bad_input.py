@@ -242,3 +242,13 @@ def test_public_files_are_read_completely(shared_data):
             dataset = import_rows(path, task)
             assert (path.name, dataset.table.num_rows) == (path.name, lines)
             assert dataset.profile.labelled == lines
+
+
+def test_parquet_column_names_that_are_no_text(tmp_path):
+    """A byte that is no UTF-8 in the schema is a clear error, not a decoding one."""
+    whole = tmp_path / "whole.parquet"
+    parquet.write_table(pa.table({"text": ["a"], "label": [0]}), whole)
+    path = tmp_path / "damaged.parquet"
+    path.write_bytes(whole.read_bytes().replace(b"text", b"\x80ext"))
+    with pytest.raises(DatasetError, match=r"damaged\.parquet"):
+        import_rows(path, INJECTION)
