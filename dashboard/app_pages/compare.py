@@ -484,6 +484,11 @@ def show_speed(run: RunInfo, found: Comparison, choice: Choice) -> None:
         "time at this price; 0 leaves costs out.",
     )  # fmt: skip
     priced = found.priced(price or None)
+    if "reused_run" in run.stamp:
+        st.caption(
+            f"Scores of the model were reused from run {run.stamp['reused_run']}: nothing here "
+            "measures how long the model takes."
+        )
     if priced.frontier:
         charted(
             "Which trade-offs are worth having?",

@@ -25,7 +25,7 @@ from dashboard.tables import (
     missing_variants,
 )
 from shield_engine.errors import ShieldError
-from shield_engine.evaluation.runs import Estimate, RunSpec, estimate, start
+from shield_engine.evaluation.runs import Estimate, RunSpec, estimate, reusable_run, start
 from shield_engine.ml import ModelEntry
 from shield_engine.store import DatasetInfo, RunStatus
 
@@ -111,7 +111,24 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
     if "ml" in parts and entry is None:
         return None
     spec = RunSpec(parts=parts, cache=CACHE_PRESETS[cache], workers=int(workers))
-    return replace(spec, model_id=entry.id, variant=entry.variant) if entry else spec
+    if entry is None:
+        return spec
+    spec = replace(spec, model_id=entry.id, variant=entry.variant)
+    return replace(spec, reuse=offer_reuse(dataset, spec))
+
+
+def offer_reuse(dataset: DatasetInfo, spec: RunSpec) -> bool:
+    """Ask, where an earlier run scored these rows with this model, whether to take its scores."""
+    held = resources()
+    earlier = reusable_run(held.store, held.shield, dataset.dataset_id, spec)
+    if earlier is None:
+        return False
+    return st.checkbox(
+        f"Reuse the model's scores of run {earlier.run_id} ({earlier.rows_done:,} rows)",
+        key="run_reuse",
+        help="Same rows, model and packages: the model would only repeat itself. Rules are scored "
+        "anew. Reused scores have no latency in the new run.",
+    )
 
 
 def begin(dataset: DatasetInfo, spec: RunSpec) -> None:

@@ -319,6 +319,7 @@ def _evaluate_mode(
         }
     uses_model = view.mode is not Mode.HEURISTIC
     is_miss = view.is_scored & ~scores.is_hit
+    latency = mode_latency(scores, view)
     is_hit = view.is_scored & scores.is_hit
     if view.risk is None:
         flagged = view.predicted == LABELS[view.task].index(SENTIMENT_POSITIVE)
@@ -334,7 +335,7 @@ def _evaluate_mode(
         positive_label=view.label_names[1] if view.risk is not None else None,
         labels=view.label_names,
         metrics=_figures(view, scores, groups, np.ones(len(scores), dtype=bool), seed),
-        latency=latency_summary(mode_latency(scores, view)[is_miss]),
+        latency=latency_summary(latency[is_miss & ~np.isnan(latency)]),
         latency_hit=latency_summary(scores.hit_ms[is_hit]),
         hits=int(is_hit.sum()),
         misses=int(is_miss.sum()),
@@ -347,13 +348,15 @@ def _evaluate_mode(
 def mode_latency(scores: Scores, view: ModeView) -> NDArray[np.float64]:
     """Return what each row would take in a mode, in milliseconds, from the parts' own times.
 
-    Rows that the cache answered are NaN: what they took is `Scores.hit_ms`.
+    Rows that the cache answered are NaN: what they took is `Scores.hit_ms`. So are rows whose
+    model score was reused, in any mode that may ask the model: the rest of them would be a sample
+    of texts that the rules decide.
     """
     if view.mode is Mode.HEURISTIC:
         return scores.heuristic_ms
     if view.mode is Mode.ML:
         return scores.model_ms
-    return scores.heuristic_ms + np.where(view.asked, scores.model_ms, 0.0)
+    return scores.heuristic_ms + np.where(view.asked, 1.0, 0.0) * scores.model_ms
 
 
 def _figures(

@@ -24,7 +24,13 @@ from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig, MLConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, ShieldError, StoreError
-from shield_engine.heuristics import HeuristicPart, HeuristicScore, heuristic_for, load_rules
+from shield_engine.heuristics import (
+    NORMALIZER_VERSION,
+    HeuristicPart,
+    HeuristicScore,
+    heuristic_for,
+    load_rules,
+)
 from shield_engine.ml import MLScore, ModelEntry
 from shield_engine.store import DatasetInfo, RunInfo, RunStatus, Store
 from shield_engine.types import Mode, Task, Variant
@@ -32,7 +38,17 @@ from shield_engine.types import Mode, Task, Variant
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Estimate", "Progress", "RunSpec", "estimate", "execute", "parts_for", "resume", "start"]
+__all__ = [
+    "Estimate",
+    "Progress",
+    "RunSpec",
+    "estimate",
+    "execute",
+    "parts_for",
+    "resume",
+    "reusable_run",
+    "start",
+]
 
 BATCH_ROWS = 1_000
 PARTS = ("heuristic", "ml")
@@ -51,6 +67,8 @@ class RunSpec:
         limit: Score only the first rows (a trial); `None` scores all.
         rules_file: Own rules, added to the bundled ones.
         disabled_rules: Ids of rules that stay silent.
+        reuse: Take the model's scores from an earlier run of the same dataset and model, if there
+            is one. They have no latency in this run.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -61,6 +79,7 @@ class RunSpec:
     limit: int | None = None
     rules_file: str | None = None
     disabled_rules: tuple[str, ...] = ()
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         if not self.parts or set(self.parts) - set(PARTS):
@@ -111,6 +130,7 @@ class _Slot:
 
     heuristic: HeuristicScore | None = None
     model: MLScore | None = None
+    is_reused: bool = False
     error: str | None = None
 
 
@@ -123,10 +143,10 @@ class _Parts:
     entry: ModelEntry | None
 
     def score(self, text: str, slot: _Slot) -> None:
-        """Fill `slot`; an ML failure is kept as the row's error, never as a score."""
+        """Fill what `slot` lacks; an ML failure is kept as the row's error, never as a score."""
         if self.heuristic is not None:
             slot.heuristic = self.heuristic.score(text)
-        if self.infer is not None:
+        if self.infer is not None and slot.model is None:
             try:
                 slot.model = self.infer(text)
             except ShieldError as error:
@@ -157,6 +177,9 @@ def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunIn
     store.texts(dataset_id, 0, 1)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     entry = parts.entry
+    stamp = _stamp(dataset, shield, parts)
+    if spec.reuse and (earlier := _run_alike(store, dataset_id, stamp)) is not None:
+        stamp["reused_run"] = earlier.run_id
     return store.create_run(
         dataset,
         parts=spec.parts,
@@ -165,8 +188,35 @@ def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunIn
         variant=entry.variant.value if entry else None,
         model_sha256=entry.sha256 if entry else None,
         settings=asdict(spec),
-        stamp=_stamp(dataset, shield, parts),
+        stamp=stamp,
     )
+
+
+def reusable_run(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunInfo | None:
+    """Return a finished run whose model scores a run of `spec` would only repeat, if there is one.
+
+    It has the same dataset version, and the same model, tokenizer, windows, normaliser and
+    inference packages.
+    """
+    if "ml" not in spec.parts:
+        return None
+    dataset = store.dataset(dataset_id)
+    entry = shield.entry_for(dataset.task, MLConfig.evaluation(spec.variant), spec.model_id)
+    return _run_alike(store, dataset_id, {"model": _model_stamp(entry), "packages": _packages()})
+
+
+def _run_alike(store: Store, dataset_id: str, stamp: Mapping[str, Any]) -> RunInfo | None:
+    if stamp["model"] is None:
+        return None
+    alike = (
+        run
+        for run in store.runs(dataset_id)
+        if run.status == RunStatus.DONE
+        and run.stamp["model"] == stamp["model"]
+        and run.stamp["packages"] == stamp["packages"]
+    )
+    # The newest of those that hold most rows: a trial may have come last.
+    return max(alike, key=lambda run: run.rows_done, default=None)
 
 
 def resume(
@@ -277,7 +327,8 @@ def _score_rest(
             rows = [row for row in rows if row[0] not in done]
             if not rows:
                 continue
-            table, batch_hits, batch_errors = _score_batch(rows, parts, cache, pool)
+            known = _known(store, run.stamp.get("reused_run"), [row[0] for row in rows])
+            table, batch_hits, batch_errors = _score_batch(rows, parts, cache, pool, known)
             table = table.append_column("run_id", _repeat(run.run_id, len(rows)))
             store.append_results(run.run_id, table, time.perf_counter() - started)
             hits, errors, fresh = hits + batch_hits, errors + batch_errors, fresh + len(rows)
@@ -298,16 +349,17 @@ def _score_batch(
     parts: _Parts,
     cache: ResultCache[_Slot],
     pool: ThreadPoolExecutor,
+    known: Mapping[int, MLScore],
 ) -> tuple[pa.Table, int, int]:
     slots: list[tuple[_Slot, float | None]] = []
     misses: list[tuple[str, _Slot]] = []
     keys: list[bytes] = []
-    for _, text, _ in rows:
+    for index, text, _ in rows:
         started = time.perf_counter()
         key = text_digest(text)
         slot = cache.get(key)
         if slot is None:
-            slot = _Slot()
+            slot = _Slot(model=known.get(index), is_reused=index in known)
             cache.put(key, slot)
             misses.append((text, slot))
             slots.append((slot, None))
@@ -321,6 +373,14 @@ def _score_batch(
     hits = sum(hit_ms is not None for _, hit_ms in slots)
     errors = sum(slot.error is not None for slot, _ in slots)
     return _table([row[0] for row in rows], slots), hits, errors
+
+
+def _known(store: Store, run_id: str | None, indexes: Sequence[int]) -> dict[int, MLScore]:
+    """Return what an earlier run's model said of these rows; a run deleted since says nothing."""
+    if run_id is None:
+        return {}
+    slots = {row["row_index"]: _slot_from(row).model for row in store.results(run_id, indexes)}
+    return {index: model for index, model in slots.items() if model is not None}
 
 
 def _replay(
@@ -374,7 +434,9 @@ def _table(indexes: Sequence[int], slots: Sequence[tuple[_Slot, float | None]]) 
     models = [slot.model for slot, _ in slots]
     is_hit = [hit_ms is not None for _, hit_ms in slots]
     fresh_h = [None if hit else h for h, hit in zip(heuristics, is_hit, strict=True)]
-    fresh_m = [None if hit else m for m, hit in zip(models, is_hit, strict=True)]
+    fresh_m = [
+        None if hit or s.is_reused else s.model for (s, _), hit in zip(slots, is_hit, strict=True)
+    ]
     return pa.table(
         {
             "row_index": column(list(indexes), pa.int64()),
@@ -442,27 +504,11 @@ def _check_same_parts(run: RunInfo, parts: _Parts) -> None:
 
 def _stamp(dataset: DatasetInfo, shield: Shield, parts: _Parts) -> dict[str, Any]:
     """Return what is needed to repeat a run: data, rules, model, packages, machine, commit."""
-    entry = parts.entry
     return {
         "dataset_hash": dataset.content_hash,
         "rules_version": parts.heuristic.version if parts.heuristic else None,
-        "model": (
-            {
-                "id": entry.id,
-                "variant": entry.variant.value,
-                "sha256": entry.sha256,
-                "revision": entry.revision,
-                "tokenizer_sha256": entry.tokenizer_sha256,
-                "max_length": entry.max_length,
-                "stride": entry.stride,
-            }
-            if entry
-            else None
-        ),
-        "packages": {
-            name: metadata.version(name)
-            for name in ("llm-shield", "onnxruntime", "tokenizers", "numpy", "duckdb")
-        },
+        "model": _model_stamp(parts.entry) if parts.entry else None,
+        "packages": _packages(),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -471,6 +517,26 @@ def _stamp(dataset: DatasetInfo, shield: Shield, parts: _Parts) -> dict[str, Any
         },
         "git_commit": _git_commit(),
     }
+
+
+def _model_stamp(entry: ModelEntry) -> dict[str, Any]:
+    """Return everything that decides a model's score of a text."""
+    return {
+        "id": entry.id,
+        "variant": entry.variant.value,
+        "sha256": entry.sha256,
+        "revision": entry.revision,
+        "tokenizer_sha256": entry.tokenizer_sha256,
+        "max_length": entry.max_length,
+        "stride": entry.stride,
+        "window_penalty": entry.window_penalty,
+        "normalizer": NORMALIZER_VERSION,
+    }
+
+
+def _packages() -> dict[str, str]:
+    names = ("llm-shield", "onnxruntime", "tokenizers", "numpy", "duckdb")
+    return {name: metadata.version(name) for name in names}
 
 
 def _git_commit() -> str | None:

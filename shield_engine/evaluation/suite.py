@@ -76,6 +76,7 @@ class EvaluationSpec:
     workers: int | None = None
     seed: int = 7
     policies: Mapping[Task, Policy] | None = None
+    reuse: bool = False
 
     def under_policy(self, policy: Policy) -> EvaluationSpec:
         """Return the settings under which `policy` is judged."""
@@ -206,6 +207,7 @@ def evaluate_file(
         model_id=spec.model_id,
         limit=spec.limit,
         workers=spec.workers,
+        reuse=spec.reuse,
     )
     run = start(store, shield, dataset.dataset_id, run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
@@ -289,6 +291,11 @@ def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[st
         warnings.append(
             f"{imported.quarantined_count:,} rows were quarantined; the first, line {first.line}: "
             f"{first.reason}"
+        )
+    if "reused_run" in run.stamp:
+        warnings.append(
+            f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
+            "measured for them"
         )
     if run.errors:
         reason = store.first_error(run.run_id)

@@ -6,7 +6,12 @@ Hides normalisation, matching and rule files; a caller sees one `score` per task
 from collections.abc import Collection, Sequence
 
 from shield_engine.errors import ConfigError
-from shield_engine.heuristics.normalizer import Normalized, Normalizer, normalize
+from shield_engine.heuristics.normalizer import (
+    NORMALIZER_VERSION,
+    Normalized,
+    Normalizer,
+    normalize,
+)
 from shield_engine.heuristics.parts import (
     HeuristicPart,
     HeuristicScore,
@@ -19,6 +24,7 @@ from shield_engine.heuristics.sentiment import LexiconPart
 from shield_engine.types import Task
 
 __all__ = [
+    "NORMALIZER_VERSION",
     "HeuristicPart",
     "HeuristicScore",
     "Normalized",

@@ -276,6 +276,23 @@ def test_a_new_run_uses_what_was_chosen(tmp_path: Path) -> None:
     assert run.settings["workers"] == 1
 
 
+def test_model_scores_are_reused_where_asked(tmp_path: Path) -> None:
+    """The box names the run; Compare says that latencies of the model are missing."""
+    first = stored_run(tmp_path, ("heuristic", "ml"))
+    app = opened("new_run")
+    app.checkbox(key="run_reuse").check().run()
+    app.button(key="run_all").click().run()
+    assert not app.exception
+    held = resources()
+    held.worker.wait()
+    run = held.store.runs()[0]
+    assert run.stamp["reused_run"] == first.run_id
+    app = opened("compare")
+    app.segmented_control(key="compare_view").set_value("Speed and cost").run()
+    assert not app.exception
+    assert f"reused from run {first.run_id}" in said(app)
+
+
 def test_a_trial_scores_500_rows(tmp_path: Path) -> None:
     """A large dataset can be tried on its first 500 rows, a small one needs no trial."""
     stored_run(tmp_path)

@@ -22,11 +22,19 @@ from shield_engine.errors import ConfigError, InferenceError, ShieldError, Store
 from shield_engine.evaluation.bundle import import_bundle, waiting_bundles, write_bundle
 from shield_engine.evaluation.evaluate import evaluate_run, mode_view
 from shield_engine.evaluation.jobs import JobWorker
-from shield_engine.evaluation.runs import Progress, RunSpec, estimate, execute, resume, start
+from shield_engine.evaluation.runs import (
+    Progress,
+    RunSpec,
+    estimate,
+    execute,
+    resume,
+    reusable_run,
+    start,
+)
 from shield_engine.ml import InferenceEngine, MLScore, ModelEntry
 from shield_engine.settings import Settings
 from shield_engine.store import DatasetInfo, RunStatus, Store
-from shield_engine.types import Mode, Task
+from shield_engine.types import Mode, Task, Variant
 
 WORDS = [
     "please",
@@ -134,6 +142,63 @@ def test_run_scores_every_row_once_and_counts_repeats_as_hits(
     for row in np.flatnonzero(scores.is_hit):
         assert (scores.model[row] == scores.model[row // 2]).all()
         assert (scores.heuristic[row] == scores.heuristic[row // 2]).all()
+
+
+def test_reused_scores_cost_no_inference_and_have_no_latency(settings: Settings) -> None:
+    """A model that would fail on every row is not asked; the rules run anew."""
+    shield = FlakyShield.create(settings)
+    shield.poison = None
+    store = Store.in_memory()
+    dataset = add(store, make_rows(40))
+    first = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
+    spec = RunSpec(disabled_rules=("override-earlier-instructions",), reuse=True)
+    assert reusable_run(store, shield, dataset.dataset_id, spec) == first
+    shield.poison = "please"  # every row begins with it
+    second = execute(store, shield, start(store, shield, dataset.dataset_id, spec).run_id)
+    assert second.errors == 0
+    assert second.stamp["reused_run"] == first.run_id
+    one, other = store.scores(first.run_id), store.scores(second.run_id)
+    assert one.model is not None
+    assert other.model is not None
+    assert (one.model == other.model).all()
+    assert np.isnan(other.model_ms).all()
+    assert (other.heuristic_ms[~other.is_hit] > 0).all()
+    assert (other.is_hit == one.is_hit).all()
+    for mode in (Mode.ML, Mode.HYBRID, Mode.BOTH):
+        (found,) = evaluate_run(store, second.run_id, modes=(mode,)).values()
+        assert (found.latency.n, found.latency.p50) == (0, None)
+        assert found.misses == 32
+    (rules,) = evaluate_run(store, second.run_id, modes=(Mode.HEURISTIC,)).values()
+    assert rules.latency.n == 32
+
+
+def test_another_model_or_a_run_cut_short_is_not_reused(shield: Shield) -> None:
+    """Only a finished run of the same model counts, the one with most rows first."""
+    store = Store.in_memory()
+    dataset = add(store, make_rows(40))
+    spec = RunSpec(parts=("ml",), reuse=True)
+    assert reusable_run(store, shield, dataset.dataset_id, spec) is None
+    whole = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
+    trial = RunSpec(limit=5)
+    execute(store, shield, start(store, shield, dataset.dataset_id, trial).run_id)
+    start(store, shield, dataset.dataset_id, RunSpec())
+    assert reusable_run(store, shield, dataset.dataset_id, spec) == whole
+    other = RunSpec(parts=("ml",), variant=Variant.FP16)
+    assert reusable_run(store, shield, dataset.dataset_id, other) is None
+    rules = RunSpec(parts=("heuristic",), reuse=True)
+    assert reusable_run(store, shield, dataset.dataset_id, rules) is None
+
+
+def test_a_run_deleted_meanwhile_is_scored_anew(shield: Shield) -> None:
+    """Nothing is left out because there is nothing left to reuse."""
+    store = Store.in_memory()
+    dataset = add(store, make_rows(10))
+    first = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
+    run = start(store, shield, dataset.dataset_id, RunSpec(reuse=True))
+    store.delete_run(first.run_id)
+    run = execute(store, shield, run.run_id)
+    assert (run.status, run.rows_done) == (RunStatus.DONE, 10)
+    assert (store.scores(run.run_id).model_ms[~store.scores(run.run_id).is_hit] > 0).all()
 
 
 def test_cache_off_scores_every_row_anew(shield: Shield) -> None:
