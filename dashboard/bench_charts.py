@@ -1,12 +1,11 @@
 """Benchmark documents as tables and charts. Pure.
 
-Hides the document's keys, the reading of a strange file, and how figures become rows of a chart.
+Hides the document's keys, and how figures become rows of a chart.
 """
 
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.components import visible
-from shield_engine.benchmark import as_markdown, compare
-from shield_engine.errors import ConfigError
+from shield_engine.benchmark import compare
 
 __all__ = [
     "ChartGroup",
@@ -32,7 +30,6 @@ __all__ = [
     "machine_frame",
     "number",
     "ratios_frame",
-    "read_document",
 ]
 
 Document = Mapping[str, Any]
@@ -52,69 +49,7 @@ _QUESTIONS: Mapping[tuple[str, str], str] = {
 """The question each group of one unit answers, in the order of the page."""
 _OTHER_QUESTION = "What else was measured?"
 """Of groups from elsewhere, whose names are other people's words and must not become a heading."""
-_MAX_ROWS = 2_000
 _MAX_NAME = 200
-
-
-# --- reading --------------------------------------------------------------------------------
-
-
-def read_document(content: bytes) -> dict[str, Any]:
-    """Return the benchmark that `shield bench --json` wrote.
-
-    Raises:
-        ConfigError: It is something else; the message names the place.
-    """
-    try:
-        document = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"the file is no JSON ({error}); give what `shield bench --json FILE` wrote"
-        ) from error
-    if not isinstance(document, dict) or document.get("format") != 1:
-        raise ConfigError(
-            "the file is no benchmark of format 1; give what `shield bench --json FILE` wrote"
-        )
-    for kind in ("figures", "ratios", "targets"):
-        _check_rows(document.get(kind), kind)
-    try:
-        as_markdown(document)
-        document_title(document)
-    except (ArithmeticError, AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the benchmark is incomplete ({type(error).__name__}: {error}); "
-            "write it anew with `shield bench --json FILE`"
-        ) from error
-    return document
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _check_rows(rows: object, kind: str) -> None:
-    if not isinstance(rows, list) or len(rows) > _MAX_ROWS:
-        raise ConfigError(f"{kind!r} of the benchmark is no list of at most {_MAX_ROWS:,} rows")
-    names: set[str] = set()
-    for position, row in enumerate(rows):
-        place = f"{kind}[{position}] of the benchmark"
-        name = row.get("name") if isinstance(row, dict) else None
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or name in names:
-            raise ConfigError(f"{place} has no name of its own")
-        names.add(name)
-        needed = ("target",) if kind == "targets" else ("value",)
-        for key in (*needed, "low", "high", "n", "acceptable", "poor"):
-            if not _is_number(row.get(key)) and (key in needed or row.get(key) is not None):
-                raise ConfigError(f"{key!r} of {place} ({visible(name)}) is no finite number")
-        for key in ("unit", "group", "better"):
-            if not isinstance(row.get(key, ""), str):
-                raise ConfigError(f"{key!r} of {place} ({visible(name)}) is no text")
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    )  # NaN and endless integers fail the comparison
 
 
 # --- words and tables -----------------------------------------------------------------------

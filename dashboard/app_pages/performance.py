@@ -22,7 +22,7 @@ from dashboard.components import (
 )
 from dashboard.measurement import Measurement
 from dashboard.state import drop_stale, resources
-from shield_engine.benchmark import as_markdown, run_benchmark
+from shield_engine.benchmark import as_markdown, read_document, run_benchmark
 from shield_engine.errors import ShieldError
 
 POLL_S = 2.0  # each look costs the machine that is being measured
@@ -85,7 +85,7 @@ def show_actions() -> None:
             )  # fmt: skip
             if st.form_submit_button("Store it") and upload is not None:
                 with errors_shown("This file was not stored"):
-                    document = bench_charts.read_document(upload.getvalue())
+                    document = read_document(upload.getvalue())
                     st.session_state["benchmark"] = resources().store.add_benchmark(document)
     if is_scoring:
         st.caption("A dataset is being scored, which would spoil the figures; measure after it.")

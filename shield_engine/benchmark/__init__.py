@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from shield_engine.benchmark.document import TARGETS, Target, as_markdown, compare
+from shield_engine.benchmark.document import (
+    TARGETS,
+    Target,
+    as_markdown,
+    compare,
+    comparison_markdown,
+    read_document,
+)
+from shield_engine.benchmark.soak import run_soak
 from shield_engine.benchmark.suite import run_benchmark
 from shield_engine.benchmark.workbench import run_workbench
 
-__all__ = ["TARGETS", "Target", "as_markdown", "compare", "run_benchmark", "run_workbench"]
+__all__ = [
+    "TARGETS",
+    "Target",
+    "as_markdown",
+    "compare",
+    "comparison_markdown",
+    "read_document",
+    "run_benchmark",
+    "run_soak",
+    "run_workbench",
+]

@@ -1,21 +1,34 @@
 """What a benchmark leaves behind: figures, ratios, targets, as JSON, as Markdown, side by side.
 
-Pure: nothing here measures.
+Hides how a strange file is read. Pure: nothing here measures.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from shield_engine.benchmark.timing import Estimate
 from shield_engine.errors import ConfigError
 
-__all__ = ["TARGETS", "Figure", "Ratio", "Target", "as_markdown", "compare"]
+__all__ = [
+    "TARGETS",
+    "Figure",
+    "Ratio",
+    "Target",
+    "as_markdown",
+    "compare",
+    "comparison_markdown",
+    "read_document",
+]
 
 Better = Literal["lower", "higher"]
+
+_MAX_ROWS = 2_000
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +158,67 @@ class Ratio:
         }
 
 
+def read_document(content: bytes) -> dict[str, Any]:
+    """Return the benchmark that `shield bench --json` wrote.
+
+    Raises:
+        ConfigError: It is something else; the message names the place.
+    """
+    try:
+        document = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"the file is no JSON ({error}); give what `shield bench --json FILE` wrote"
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != 1:
+        raise ConfigError(
+            "the file is no benchmark of format 1; give what `shield bench --json FILE` wrote"
+        )
+    for kind in ("figures", "ratios", "targets"):
+        _check_rows(document.get(kind), kind)
+    try:
+        as_markdown(document)
+    except (ArithmeticError, AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the benchmark is incomplete ({type(error).__name__}: {error}); "
+            "write it anew with `shield bench --json FILE`"
+        ) from error
+    return document
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check_rows(rows: object, kind: str) -> None:
+    if not isinstance(rows, list) or len(rows) > _MAX_ROWS:
+        raise ConfigError(f"{kind!r} of the benchmark is no list of at most {_MAX_ROWS:,} rows")
+    names: set[str] = set()
+    for position, row in enumerate(rows):
+        place = f"{kind}[{position}] of the benchmark"
+        name = row.get("name") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or name in names:
+            raise ConfigError(f"{place} has no name of its own")
+        names.add(name)
+        needed = ("target",) if kind == "targets" else ("value",)
+        for key in (*needed, "low", "high", "n", "acceptable", "poor"):
+            if not _is_number(row.get(key)) and (key in needed or row.get(key) is not None):
+                raise ConfigError(
+                    f"{key!r} of {place} ({name.encode('ascii', 'backslashreplace').decode()}) is no finite number"
+                )
+        for key in ("unit", "group", "better"):
+            if not isinstance(row.get(key, ""), str):
+                raise ConfigError(
+                    f"{key!r} of {place} ({name.encode('ascii', 'backslashreplace').decode()}) is no text"
+                )
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    )  # NaN and endless integers fail the comparison
+
+
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Set each figure and ratio that both documents have, in the same unit, side by side.
 
@@ -198,6 +272,34 @@ def _named(document: Mapping[str, Any], which: str) -> dict[str, Mapping[str, An
             f"the {which} document is no benchmark ({error!r}); "
             "give what `shield bench --json` wrote"
         ) from error
+
+
+def comparison_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what `compare` found: how many figures moved, and a table of those that did."""
+    by_verdict = {
+        verdict: [row for row in rows if row["verdict"] == verdict]
+        for verdict in ("worse", "better", "not decisive")
+    }
+    lines = [
+        f"Of {len(rows):,} figures that both have, {len(by_verdict['worse']):,} got worse, "
+        f"{len(by_verdict['better']):,} got better, and {len(by_verdict['not decisive']):,} have "
+        "intervals that overlap. Another load moves all times at once: repeat before you blame "
+        "a change.",
+    ]
+    moved = by_verdict["worse"] + by_verdict["better"]
+    if moved:
+        lines += [
+            "",
+            "| figure | before | after | unit | after / before | verdict |",
+            "| --- | ---: | ---: | --- | ---: | --- |",
+        ]
+    for row in moved:
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        lines.append(
+            f"| {row['name']} | {_shown(row['before'])} | {_shown(row['after'])} "
+            f"| {row['unit']} | {ratio} | {row['verdict']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "mean_estimate",
     "percentile_estimate",
     "ratio_of_rounds",
+    "time_arrivals",
     "time_interleaved",
     "time_threads",
 ]
@@ -140,6 +141,43 @@ def time_threads(scan: Callable[[str], object], texts: Sequence[str], threads: i
         n = sum(future.result() for future in futures)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Round(n, wall, cpu)
+
+
+def time_arrivals(
+    call: Callable[[Item], Result],
+    items: Sequence[Item],
+    per_second: float,
+    threads: int,
+    seed: int,
+) -> Timed[Result]:
+    """Call for items that arrive at random times, whether or not the earlier ones are done.
+
+    Args:
+        call: What is timed, from the moment an item arrives: waiting for a free thread counts.
+        items: In the order of arrival.
+        per_second: Mean rate of a Poisson process.
+        threads: Callers that serve the queue.
+        seed: Decides the gaps.
+    """
+    gaps = np.random.default_rng(seed).exponential(1 / per_second, len(items))
+    due = np.cumsum(gaps)
+    started = time.perf_counter()
+    seconds = np.empty(len(items))
+
+    def serve(position: int) -> Result:
+        result = call(items[position])
+        seconds[position] = time.perf_counter() - started - due[position]
+        return result
+
+    with ThreadPoolExecutor(threads) as pool:
+        futures = []
+        for position, moment in enumerate(due):
+            wait = moment - (time.perf_counter() - started)
+            if wait > 0:
+                time.sleep(wait)
+            futures.append(pool.submit(serve, position))
+        results = tuple(future.result() for future in futures)
+    return Timed(seconds, results)
 
 
 def percentile_estimate(values: ArrayLike, share: float) -> Estimate:

@@ -76,6 +76,12 @@ StoreOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads that score rows.")]
+ReuseOption = Annotated[
+    bool,
+    typer.Option(
+        "--reuse", help="Take the model's scores from an earlier run of the same file and model."
+    ),
+]
 UpperOption = Annotated[
     float,
     typer.Option(
@@ -199,6 +205,7 @@ def evaluate(
     policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
+    reuse: ReuseOption = False,
     seed: SeedOption = 7,
     json_out: JsonOption = None,
     scores: ScoresOption = None,
@@ -220,7 +227,17 @@ def evaluate(
     )
     policies = _policies(context, policy, _POLICY_DECIDES)
     spec = _spec(
-        modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed, policies
+        modes,
+        variant,
+        model,
+        threshold,
+        hybrid_upper,
+        hybrid_lower,
+        limit,
+        workers,
+        seed,
+        policies,
+        reuse,
     )
     _evaluate([item], spec, json_out, scores, store)
 
@@ -251,6 +268,7 @@ def suite(
     policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
+    reuse: ReuseOption = False,
     seed: SeedOption = 7,
     json_out: JsonOption = None,
     scores: ScoresOption = None,
@@ -280,7 +298,17 @@ def suite(
         )
     policies = _policies(context, policy, _POLICY_DECIDES)
     spec = _spec(
-        modes, variant, model, threshold, hybrid_upper, hybrid_lower, limit, workers, seed, policies
+        modes,
+        variant,
+        model,
+        threshold,
+        hybrid_upper,
+        hybrid_lower,
+        limit,
+        workers,
+        seed,
+        policies,
+        reuse,
     )
     _evaluate(items, spec, json_out, scores, store)
 
@@ -295,14 +323,41 @@ def bench(
     rows: Annotated[
         int | None, typer.Option(min=1_000, help="Of that run: 1,000,000, with --quick 100,000.")
     ] = None,
+    soak: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Scan for so many minutes instead; are scores and memory steady?"
+        ),
+    ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option("--compare", help="Name what changed since this file of `bench --json`."),
+    ] = None,
+    markdown_out: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write the tables to this file, or between its marks."),
+    ] = None,
     json_out: JsonOption = None,
     store: StoreOption = True,
 ) -> None:
     """Measure this machine: loading, tokenizing, inference, cache, end to end; or the workbench."""
-    from shield_engine.benchmark import as_markdown, run_benchmark, run_workbench
+    from shield_engine.benchmark import (
+        as_markdown,
+        compare,
+        comparison_markdown,
+        read_document,
+        run_benchmark,
+        run_workbench,
+    )
 
     if rows is not None and not workbench:
         raise typer.BadParameter("goes with --workbench", param_hint="--rows")
+    if soak is not None and (workbench or before or markdown_out):
+        raise typer.BadParameter("goes with --json only", param_hint="--soak")
+    earlier = read_document(_read_bytes(before)) if before else None
+    if soak is not None:
+        _soak(soak, json_out or Path("-"))
+        return
     shield = open_shield()
     with progress_bar("measuring") as advance:
         if workbench:
@@ -311,8 +366,13 @@ def bench(
             document = run_benchmark(shield, quick=quick, on_progress=advance)
     if json_out is not None:
         _write_json(json_out, document)
+    if markdown_out is not None:
+        _write_between_marks(markdown_out, as_markdown(document))
     if json_out is None or str(json_out) != "-":
         console.print(as_markdown(document), markup=False, highlight=False, soft_wrap=True)
+        if earlier is not None:
+            told = comparison_markdown(compare(earlier, document))
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     if store and not workbench:
         with evaluation_store(shield.settings) as opened:
             if opened.path is None:
@@ -618,6 +678,7 @@ def _spec(
     workers: int | None,
     seed: int,
     policies: Mapping[Task, Policy] | None,
+    reuse: bool,
 ) -> Any:
     from shield_engine.evaluation.suite import EvaluationSpec
 
@@ -631,6 +692,7 @@ def _spec(
         workers=workers,
         seed=seed,
         policies=policies,
+        reuse=reuse,
     )
 
 
@@ -703,6 +765,43 @@ def _evaluate(
             pq.write_table(pa.concat_tables(tables, promote_options="default"), scores_out)
     if any(result.error for result in results):
         raise typer.Exit(1)
+
+
+def _soak(minutes: float, out: Path) -> None:
+    from shield_engine.benchmark import run_soak
+
+    with progress_bar("soaking") as advance:
+        outcome = run_soak(open_shield(), minutes=minutes, on_progress=advance)
+    _write_json(out, outcome)
+    if outcome["wrong_scores"]:
+        raise typer.Exit(1)
+
+
+_START, _END = "<!-- figures:start -->", "<!-- figures:end -->"
+
+
+def _write_between_marks(path: Path, tables: str) -> None:
+    """Replace what a page holds between its marks; a file that is not there gets the tables alone."""
+    if not path.exists():
+        path.write_text(tables, encoding="utf-8")
+        return
+    page = path.read_text(encoding="utf-8")
+    before, start, rest = page.partition(_START)
+    _, end, after = rest.partition(_END)
+    if not (start and end):
+        raise ConfigError(
+            f"{path} is there already and lacks the lines {_START} and {_END}; "
+            "add them where the tables belong, or name a new file"
+        )
+    body = tables.partition("\n\n")[2]  # the page has a title of its own
+    path.write_text(f"{before}{start}\n{body}{end}{after}", encoding="utf-8")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write_json(path: Path, document: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shield_engine.benchmark import TARGETS, as_markdown, compare, run_benchmark
+from shield_engine.benchmark import TARGETS, as_markdown, compare, run_benchmark, run_soak, soak
 from shield_engine.benchmark.subject import Effort, Subject
 from shield_engine.engine import Shield
 from shield_engine.settings import Settings, usable_cpus
@@ -96,6 +96,7 @@ def test_ratios_have_the_names_that_documents_share(document: dict[str, Any]) ->
         "heuristic_per_second",
         "heuristic_vs_re",
         "hybrid_per_second",
+        "int8_vs_plain_int8_32",
         "ml_vs_bare_ort",
         "three_scanners_vs_one",
     }
@@ -182,3 +183,27 @@ def test_texts_of_a_length_have_exactly_that_many_tokens(shield: Shield, tokens:
     for text in texts:
         (window,) = subject.model.windows.windows(text)
         assert len(window.ids) == tokens
+
+
+def test_a_soak_counts_its_scans_and_finds_no_other_score(shield: Shield) -> None:
+    """Eight callers by every task and mode get the scores that one caller got."""
+    outcome = run_soak(shield, minutes=0.05)
+
+    assert outcome["wrong_scores"] == 0
+    assert outcome["scans"] == sum(outcome["scans_by_scanner"].values()) > 0
+    assert outcome["cache_hits"] < outcome["scans"]
+    assert set(outcome["memory_mb"]) == {"first", "last", "highest"}
+    assert json.loads(json.dumps(outcome, allow_nan=False)) == outcome
+
+
+def test_a_soak_notices_a_wrong_score(shield: Shield, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that differ from the first ones are counted."""
+    scored = soak._expected
+
+    def shifted(*args: Any) -> dict[tuple[str, str], float]:
+        return {key: score + 1 for key, score in scored(*args).items()}
+
+    monkeypatch.setattr(soak, "_expected", shifted)
+    outcome = run_soak(shield, minutes=0.01)
+
+    assert outcome["wrong_scores"] == outcome["scans"] > 0

@@ -251,3 +251,22 @@ def test_lists_and_doctor_work_on_a_new_home(home: Path) -> None:
     doctor = shield("doctor", home=home)
     assert doctor.returncode == 0
     assert "wrong" not in doctor.stdout
+
+
+def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    """What stands around them stays; a page without marks is left alone."""
+    from shield_engine.cli.app import _write_between_marks
+    from shield_engine.errors import ConfigError
+
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- figures:start -->\nold\n<!-- figures:end -->\nafter\n")
+    _write_between_marks(page, "# Title\n\n| new |\n")
+    assert page.read_text() == (
+        "before\n<!-- figures:start -->\n| new |\n<!-- figures:end -->\nafter\n"
+    )
+    page.write_text("no marks\n")
+    with pytest.raises(ConfigError, match="lacks the lines"):
+        _write_between_marks(page, "# Title\n\n| new |\n")
+    assert page.read_text() == "no marks\n"
+    _write_between_marks(tmp_path / "fresh.md", "# Title\n")
+    assert (tmp_path / "fresh.md").read_text() == "# Title\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shield_engine.benchmark import TARGETS, Target, as_markdown, compare
+from shield_engine.benchmark import TARGETS, Target, as_markdown, compare, comparison_markdown
 from shield_engine.benchmark.document import Figure, Ratio
 from shield_engine.benchmark.timing import Estimate
 from shield_engine.errors import ConfigError
@@ -150,3 +150,24 @@ def test_markdown_shows_figure_interval_count_and_target_apart() -> None:
 def test_numbers_are_shown_with_three_significant_digits(value: float, shown: str) -> None:
     """Microseconds in a table of milliseconds stay readable."""
     assert f"| a | {shown} | ms |" in as_markdown(document(figure("a", value, None, None)))
+
+
+def test_a_comparison_names_what_moved_and_counts_the_rest() -> None:
+    """Worse figures come first; those whose intervals overlap are only counted."""
+    before = document(figure("a", 2, 1.9, 2.1), figure("b", 2, 1.9, 2.1), figure("c", 2, 1, 3))
+    after = document(figure("a", 1, 0.9, 1.1), figure("b", 4, 3.9, 4.1), figure("c", 2.5, 1, 3))
+
+    told = comparison_markdown(compare(before, after))
+
+    assert told.startswith("Of 3 figures that both have, 1 got worse, 1 got better, and 1 have")
+    rows = [line for line in told.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| b | 2.00 | 4.00 | ms | 2.00 | worse |",
+        "| a | 2.00 | 1.00 | ms | 0.50 | better |",
+    ]
+
+
+def test_a_comparison_without_a_move_has_no_table() -> None:
+    """Nothing to name, nothing to draw."""
+    same = document(figure("a", 2, 1.9, 2.1))
+    assert "|" not in comparison_markdown(compare(same, same))

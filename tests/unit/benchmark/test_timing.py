@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from shield_engine.benchmark.timing import (
     mean_estimate,
     percentile_estimate,
     ratio_of_rounds,
+    time_arrivals,
     time_interleaved,
     time_threads,
 )
@@ -161,3 +163,23 @@ def test_rounds_are_compared_pair_by_pair() -> None:
     assert estimate.low is not None
     assert estimate.high is not None
     assert estimate.low < 4 < estimate.high
+
+
+def test_waiting_for_a_free_thread_counts() -> None:
+    """Ten items that arrive at once on one thread: the last waits for the nine before it."""
+
+    def serve(item: int) -> int:
+        time.sleep(0.01)
+        return item
+
+    timed = time_arrivals(serve, range(10), per_second=1e6, threads=1, seed=1)
+
+    assert timed.results == tuple(range(10))
+    assert timed.wall_s[-1] >= 0.09
+    assert np.all(timed.wall_s >= 0.01)
+
+
+def test_an_arrival_that_fails_ends_the_measurement() -> None:
+    """A request without an answer has no latency."""
+    with pytest.raises(ZeroDivisionError):
+        time_arrivals(lambda item: 1 / item, [1, 0], per_second=1e6, threads=1, seed=1)

@@ -20,10 +20,9 @@ from dashboard.bench_charts import (
     machine_frame,
     number,
     ratios_frame,
-    read_document,
 )
 from dashboard.charts import PALETTE
-from shield_engine.benchmark import TARGETS
+from shield_engine.benchmark import TARGETS, read_document
 from shield_engine.errors import ConfigError
 
 HOSTILE = '<a href="javascript:alert(1)">x</a>\u202e'
