@@ -295,6 +295,11 @@ class _Injection:
         table = _table(folder / "benign_templates.toml")
         self._templates = [t for t in table["templates"] if is_kept(t) is is_validation]
         self._slots = table["slots"]
+        self._openings = table["scenarios"]["openings"]
+        self._closings = table["scenarios"]["closings"]
+        self._scenario_tasks = [
+            t for t in table["scenarios"]["tasks"] if is_kept(t) is is_validation
+        ]
         self._harmful = [text for text in harmful_requests if is_kept(text) is is_validation]
         self._orders = [text for text in orders if is_kept(text) is is_validation]
         self._sentences = [text for text in sentences if is_kept(text) is is_validation]
@@ -313,12 +318,13 @@ class _Injection:
         for text in self._carriers:
             yield ComposedRow(text, 0, "project_carrier")
         for part, count in (
-            (self._frame_row, 2200),
+            (self._frame_row, 2000),
+            (self._scenario_row, 3200),
             (self._carrier_row, 4200),
             (self._attack_variant, 1600),
-            (self._benign_variant, 2400),
+            (self._benign_variant, 2600),
             (self._harmful_row, 900),
-            (self._template_row, 2600),
+            (self._template_row, 3600),
             (self._medley_row, 3600),
         ):
             for _ in range(round(count * scale)):
@@ -335,11 +341,25 @@ class _Injection:
         """A frame around a request: content decides where the frame is neutral."""
         draw = self._draw
         frame = draw.choice(self._frames)
-        if self._harmful and draw.random() < 0.55:
+        if self._harmful and draw.random() < (0.35 if frame["neutral"] else 0.55):
             text, label = draw.choice(self._harmful), 1
         else:
             text, label = draw.choice(self._requests), int(not frame["neutral"])
         return ComposedRow(frame["text"].replace("{request}", text), label, "project_frame")
+
+    def _scenario_row(self) -> ComposedRow | None:
+        """A long imaginative or professional prompt; one in eight carries an attack."""
+        draw = self._draw
+        parts = [draw.choice(self._openings), draw.choice(self._scenario_tasks)]
+        if draw.random() < 0.4:
+            parts.append(draw.choice(self._scenario_tasks))
+        parts.append(draw.choice(self._closings))
+        label = int(draw.random() < 0.125)
+        if label:
+            parts.insert(draw.randrange(1, len(parts) + 1), draw.choice(self._direct)["text"])
+        gap = draw.choice([" ", " ", "\n", "\n\n"])
+        text = gap.join(_fill(part, self._slots, draw) for part in parts if part)
+        return ComposedRow(text, label, "project_scenario")
 
     def _carrier_row(self) -> ComposedRow | None:
         """A document, with or without an attack, with or without the user's task."""
@@ -365,7 +385,7 @@ class _Injection:
     def _medley_row(self) -> ComposedRow | None:
         """Unrelated harmless texts in a row, as in a feed or a list, with or without an attack."""
         draw = self._draw
-        label = int(draw.random() < 0.4)
+        label = int(draw.random() < 0.35)
         pools = [[str(row["text"]) for row in self._short], self._requests]
         pools += [pool for pool in (self._sentences, self._documents, self._carriers) if pool]
         pool = draw.choice(pools)
@@ -403,7 +423,8 @@ class _Injection:
         if roll < 0.3:
             text = f"{text} {draw.choice(self._short)['text']}"
         elif roll < 0.5:
-            text = DISGUISES[draw.choice(_LEARNT)](text, draw)
+            # All of them: an encoded text is no attack for being encoded.
+            text = DISGUISES[draw.choice(list(DISGUISES))](text, draw)
         elif roll < 0.7:
             text = draw.choice([text.lower(), text.upper(), text.rstrip(".?!"), f'"{text}"'])
         else:

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -56,30 +57,34 @@ HELD_OUT: Mapping[str, tuple[str, ...]] = {
 """Sources kept for validation."""
 
 _TELLING_LINE = 40  # a line of so many characters stands in one document only
-# An order about the answer itself is suspicious wherever it stands; "How do solar panels work?" is
-# an attack only inside somebody's e-mail.
+# An order about the answer is out of place in any document; "How do solar panels work?" may well
+# belong there, and teaching it as an attack makes every question suspicious.
 _ABOUT_THE_ANSWER = re.compile(
     r"\b(your|the) (response|reply|answer|output|explanation|solution|code|implementation|codebase"
     r"|algorithm|message)\b|\bcode (snippet|excerpt|section|block|extract)"
 )
-_BARE_ORDER_ROWS = 3
-_MEDLEY_SENTENCES = 4000
+_OTHER_TEXTS = 1800
+_PROSE = ("semeval", "vader_nyt", "cr_custrev", "tweeteval_offensive", "toxic_spans")
 _HATE_ONLY = ("tweeteval_hate", "stormfront")
 SOURCE_SHARES: Mapping[str, float] = {
-    "s_labs_train": 0.45,
-    "t0_prompts_sample": 0.6,
-    "glue_sst2_train": 0.8,
+    "s_labs_train": 0.7,
+    "t0_prompts_sample": 0.35,
+    "glue_sst2_train": 0.65,
+    "hatexplain_preproc": 0.75,
+    "toxic_spans_pos": 0.75,
 }
 """The share of a source that one pass takes: large, uniform sources would drown the small ones."""
 
 _DAVIDSON_TOXIC = 0.4
 # Harmless prompts to an assistant are clean for toxicity too; the pools there are all tweets.
 _CLEAN_PROMPTS: Mapping[str, int] = {
-    "t0_prompts_sample": 400,
-    "awesome_chatgpt_prompts_2026": 500,
-    "jackhhao_train": 400,
-    "s_labs_train": 1200,
-    "neuralchemy_core_train": 600,
+    "t0_prompts_sample": 200,
+    "awesome_chatgpt_prompts_2026": 200,
+    "jackhhao_train": 200,
+    "s_labs_train": 600,
+    "neuralchemy_core_train": 300,
+    "project_benign": 500,
+    "project_scenario": 300,
 }
 
 
@@ -151,11 +156,32 @@ def _add_project_rows(
         for row in training["prompt_injection"]
         if row.label == 0 and 200 < len(row.text) < 4000
     ]
-    composed = compose_injection(project, seed=seed, harmful_requests=harmful, documents=documents)
-    judged = compose_injection(
-        project, seed=0, harmful_requests=harmful, documents=documents, part="validation"
+    orders = [
+        order
+        for order in hidden_orders(
+            [row for row in training["prompt_injection"] if row.source == "bipia_indirect"]
+        )
+        if _ABOUT_THE_ANSWER.search(order)
+    ]
+    prose = [
+        row.text
+        for head in ("toxicity", "sentiment")
+        for row in training[head]
+        if row.source.startswith(_PROSE) and len(row.text) > _TELLING_LINE
+    ]
+    prose = draw.sample(prose, min(len(prose), 2 * _OTHER_TEXTS))
+    compose = partial(
+        compose_injection,
+        project,
+        harmful_requests=harmful,
+        documents=documents,
+        orders=orders,
+        sentences=prose[_OTHER_TEXTS:],
     )
+    composed = compose(seed=seed)
+    judged = compose(seed=0, part="validation")
     training["prompt_injection"] += map(_row, composed)
+    training["prompt_injection"] += [Row(text, 0, "other_texts") for text in prose[:_OTHER_TEXTS]]
     validation["prompt_injection"] += map(_row, judged)
     training["toxicity"] += map(_row, compose_toxicity(project, seed=seed))
     training["toxicity"] += _clean_prompts(training["prompt_injection"], draw)
@@ -233,8 +259,7 @@ def _clean_prompts(rows: Sequence[Row], draw: random.Random) -> list[Row]:
     for source, count in _CLEAN_PROMPTS.items():
         members = [row for row in benign if row.source == source]
         chosen += draw.sample(members, min(count, len(members)))
-    own = [row for row in benign if row.source in {"project_benign", "project_benign_long"}]
-    return [Row(row.text, 0, "clean_prompts") for row in chosen + own]
+    return [Row(row.text, 0, "clean_prompts") for row in chosen]
 
 
 def _row(row: ComposedRow) -> Row:

@@ -57,9 +57,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Of the harmful requests, those that two first-stage runs are sure of teach the toxicity head
-# what abuse looks like in a prompt; the rest are left out.
-_SURE_TOXIC, _SURE_CLEAN = 0.7, 0.1
+# Of the harmful requests, those that the first stage calls abusive teach the toxicity head what abuse
+# looks like in a prompt; its doubts about the rest are no labels.
+_ABUSIVE = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +88,11 @@ class SharedRecipe:
 RECIPES: Mapping[str, SharedRecipe] = {
     "stage 1": SharedRecipe(with_project=False, source_shares={}),
     "stage 2": SharedRecipe(
-        fit=FitSettings(seed=11, learning_rate=6e-5, head_learning_rate=3e-4),
-        passes={"prompt_injection": 2.0, "toxicity": 1.0, "identity_hate": 0.8, "sentiment": 1.0},
-        shares={"toxicity": 0.85, "sentiment": 0.6},
-    ),
-    "stage 3": SharedRecipe(
-        fit=FitSettings(seed=12, learning_rate=3e-5, head_learning_rate=1e-4),
-        passes={"prompt_injection": 0.9, "toxicity": 0.7, "identity_hate": 1.0, "sentiment": 1.0},
-        shares={
-            "prompt_injection": 0.35,
-            "toxicity": 0.25,
-            "identity_hate": 0.3,
-            "sentiment": 0.2,
-        },
-    ),
-    "stage 4": SharedRecipe(
-        fit=FitSettings(seed=13, learning_rate=2e-5, head_learning_rate=5e-5),
-        passes={"prompt_injection": 0.4, "toxicity": 0.2, "identity_hate": 1.0, "sentiment": 0.6},
-        shares={
-            "prompt_injection": 0.12,
-            "toxicity": 0.1,
-            "identity_hate": 0.1,
-            "sentiment": 0.06,
-        },
+        fit=FitSettings(seed=21, learning_rate=6e-5, head_learning_rate=3e-4),
+        passes={"prompt_injection": 1.6, "toxicity": 1.0, "identity_hate": 0.8, "sentiment": 1.3},
     ),
 }
-"""The stages of the bundled models."""
+"""The stages of the bundled models; the model card says where the run itself departed."""
 
 
 def fit_shared(
@@ -184,9 +163,9 @@ def load_network(starts: Sequence[Path]) -> Any:
 
 
 _TASKS = (Task.PROMPT_INJECTION, Task.TOXICITY, Task.SENTIMENT)
-RISKY_SHARE: Mapping[Task, float] = {Task.PROMPT_INJECTION: 1 / 3, Task.TOXICITY: 0.5}
-"""Share of risky texts at which a score is a chance. With attacks as common as harmless texts one
-harmless text in thirteen was flagged at .5 on held-out sources, more than a guard may cost."""
+RISKY_SHARE: Mapping[Task, float] = {Task.PROMPT_INJECTION: 0.1, Task.TOXICITY: 0.5}
+"""Share of risky texts at which a score is a chance. Attacks are rare in what a guard sees: with one
+text in three, 13% of the held-out hard negatives were flagged at .5; with one in ten, 5%."""
 
 # What stays in single precision: the heads, and the second matrix of each feed-forward block, whose
 # input has the widest range. A third fewer verdicts flip, for 10 MB and a sixth of the speed.
@@ -352,9 +331,9 @@ def _abusive_requests(network: Any, pools: Path) -> list[Row]:
     logits = torch.from_numpy(predict(network, rows.ids, "toxicity"))
     scores = logits.softmax(1)[:, 1].tolist()
     chosen = [
-        Row(text, int(score >= _SURE_TOXIC), "harmful_requests")
+        Row(text, 1, "harmful_requests")
         for text, score in zip(texts, scores, strict=True)
-        if score >= _SURE_TOXIC or score <= _SURE_CLEAN
+        if score >= _ABUSIVE
     ]
-    logger.info("requests judged abusive or clean: %s", Counter(row.label for row in chosen))
+    logger.info("requests judged abusive: %d of %d", len(chosen), len(texts))
     return chosen

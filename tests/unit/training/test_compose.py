@@ -46,6 +46,8 @@ def test_both_classes_come_from_every_kind_of_mixing() -> None:
         ("project_benign_variant", 0),
         ("project_harmful_request", 0),
         ("project_benign_template", 0),
+        ("project_scenario", 0),
+        ("project_scenario", 1),
     ):
         assert labels[source, label] > 10, (source, label)
     assert len({row.text for row in rows}) == len(rows)
