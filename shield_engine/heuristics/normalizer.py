@@ -39,7 +39,7 @@ __all__ = [
     "normalize",
 ]
 
-NORMALIZER_VERSION = "3"
+NORMALIZER_VERSION = "4"
 """Part of every heuristic version: raise it whenever a view of some text changes."""
 
 _Note = Callable[[str, int, int], None]
@@ -179,13 +179,15 @@ _SUSPICIOUS = "|".join(
         r"\\x[0-9A-Fa-f]{2}",
         r"\\u[0-9A-Fa-f]{4}",
         r"&[#A-Za-z][0-9A-Za-z]{1,30};",
-        r"[A-Za-z0-9+/_-]{12}",
+        r"[A-Za-z0-9+/_-]{16}",
+        f"(?i:{_KNOWN_WORD.pattern})[A-Za-z]*(?i:{_KNOWN_WORD.pattern})",
         r"(?:[0-9A-Fa-f]{2}[ :,-](?:0x)?){7}",
         r"[01]{8} [01]{8}",
         r"[A-Za-z][0-9@$!|+]+[A-Za-z]",
         r"\b[0-9][A-Za-z]{2}",
         r"(?:^|[^0-9A-Za-z_])[@$][A-Za-z]{2}",
         r"[A-Za-z][0-9$@]\b",
+        r"[A-Za-z]\$\$",
         r"(?:[A-Za-z0-9@$!][ \t._*/|,~-]){3}[A-Za-z0-9@$!](?:[^A-Za-z0-9]|\z)",
         r"[A-Za-z]_",
         r"(?i:" + "|".join(c * 3 for c in "abcdefghijklmnopqrstuvwxyz") + ")",

@@ -20,7 +20,7 @@ __all__ = ["HeuristicPart", "HeuristicScore", "RuleHit", "RulePart", "combine", 
 
 _SPANS_PER_RULE = 5  # a reader needs a few places; a text of a megabyte may hold thousands
 _SPANS_PER_DISGUISE = 5
-_REPEAT_BONUS = 0.15
+_REPEAT_BONUS = 0.3
 
 # What a disguise is worth by itself. Each has honest uses, so none flags alone but text that is
 # written to be seen by a machine only.
@@ -95,7 +95,7 @@ def combine(hits: Sequence[RuleHit]) -> float:
     """Return the risk of all hits together.
 
     Within a category the strongest rule counts, and each further rule closes a small part (its
-    weight x .15) of what is left to 1; categories are independent evidence, so their doubts
+    weight x .3) of what is left to 1; categories are independent evidence, so their doubts
     multiply: 1 - prod(1 - c). More hits never lower the result; one hit gives its own score.
     """
     by_category: dict[str, dict[str, float]] = {}

@@ -92,7 +92,7 @@ RECIPES: Mapping[str, SharedRecipe] = {
         passes={"prompt_injection": 1.6, "toxicity": 1.0, "identity_hate": 0.8, "sentiment": 1.3},
     ),
 }
-"""The stages of the bundled models; the model card says where the run itself departed."""
+"""The stages of the next models; those committed were made in four (see the model card)."""
 
 
 def fit_shared(
