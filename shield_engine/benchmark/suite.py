@@ -45,6 +45,7 @@ from shield_engine.evaluation.statistics import wilson
 from shield_engine.heuristics import Normalizer, load_rules
 from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.ml import ArtifactStore, LoadedModel, MLScore, ModelEntry, ModelLoader
+from shield_engine.ml.loader import default_session
 from shield_engine.ml.tokenizer import Window
 from shield_engine.pipeline import ScannerPipeline
 from shield_engine.scanners import PartsScanner, RawScores
@@ -236,22 +237,12 @@ def _bare_inference(subject: Subject) -> Measured:
 
 def _variants(subject: Subject) -> Measured:
     """INT8 beside ONNX Runtime's own settings for the same file, and beside FP32 if it was built."""
-    import onnxruntime
-
     entry, model, shield = subject.entry, subject.model, subject.shield
     if entry.variant is not Variant.INT8:
         return
     texts = subject.of_tokens(32, 50)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = model.session.get_session_options().intra_op_num_threads
-    options.log_severity_level = 3
     path = shield.loader.artifacts.fetch(entry).model
-    sessions = {
-        "int8": model.session,
-        "plain": onnxruntime.InferenceSession(
-            str(path), options, providers=model.session.get_providers()
-        ),
-    }
+    sessions = {"int8": model.session, "plain": default_session(path, model.session)}
     wide = [
         other
         for other in shield.registry.find(task=entry.task, variant=Variant.FP32)
@@ -274,7 +265,7 @@ def _variants(subject: Subject) -> Measured:
         if name in timed:
             detail = {
                 "what": f"session.run at 32 tokens: time of {name} / time of the engine's INT8",
-                "intra_op_threads": options.intra_op_num_threads,
+                "intra_op_threads": model.session.get_session_options().intra_op_num_threads,
             }
             paired = _paired(timed[name].wall_s, timed["int8"].wall_s)
             yield Ratio(ratio, paired, target, detail=detail)

@@ -20,7 +20,7 @@ from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.ml.tokenizer import WindowTokenizer
 from shield_engine.types import Variant
 
-__all__ = ["LoadedInfo", "LoadedModel", "ModelLoader"]
+__all__ = ["LoadedInfo", "LoadedModel", "ModelLoader", "default_session"]
 
 _CPU = "CPUExecutionProvider"
 _MIB = 1 << 20
@@ -275,6 +275,21 @@ class ModelLoader:
                 f"{self._providers[0]} was asked for; check its drivers"
             )
         return session
+
+
+def default_session(path: Path, like: Any) -> Any:
+    """Return a session with ONNX Runtime's own optimisations, to compare with.
+
+    Args:
+        path: An ONNX file.
+        like: A session whose number of threads and providers to take.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = like.get_session_options().intra_op_num_threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=like.get_providers())
 
 
 def _expected_mb(entry: ModelEntry) -> float:
