@@ -28,6 +28,7 @@ from shield_engine.config import MLConfig
 from shield_engine.engine import Shield
 from shield_engine.evaluation.statistics import paired_difference, wilson
 from shield_engine.ml.variants import build_fp32
+from shield_engine.reports.markdown import replace_figures
 from shield_engine.resources import bundled
 from shield_engine.training.compose import DISGUISES, insert, is_kept
 from shield_engine.types import LABELS, Task, Variant
@@ -37,7 +38,6 @@ FOLDERS = {
     "toxicity": Task.TOXICITY,
     "sentiment": Task.SENTIMENT,
 }
-START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 THRESHOLD = 0.5
 LONG_WORDS, LONG_DOCUMENTS = 4_000, 300
 
@@ -442,9 +442,7 @@ def main() -> None:
     if chosen.card is None:
         sys.stdout.write(text)
         return
-    card = chosen.card.read_text(encoding="utf-8")
-    before, after = card.partition(START)[0], card.partition(END)[2]
-    chosen.card.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
+    replace_figures(chosen.card, text)
 
 
 if __name__ == "__main__":

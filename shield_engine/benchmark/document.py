@@ -200,17 +200,14 @@ def _check_rows(rows: object, kind: str) -> None:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or name in names:
             raise ConfigError(f"{place} has no name of its own")
         names.add(name)
+        place += f" ({ascii(name)[1:-1]})"
         needed = ("target",) if kind == "targets" else ("value",)
         for key in (*needed, "low", "high", "n", "acceptable", "poor"):
             if not _is_number(row.get(key)) and (key in needed or row.get(key) is not None):
-                raise ConfigError(
-                    f"{key!r} of {place} ({name.encode('ascii', 'backslashreplace').decode()}) is no finite number"
-                )
+                raise ConfigError(f"{key!r} of {place} is no finite number")
         for key in ("unit", "group", "better"):
             if not isinstance(row.get(key, ""), str):
-                raise ConfigError(
-                    f"{key!r} of {place} ({name.encode('ascii', 'backslashreplace').decode()}) is no text"
-                )
+                raise ConfigError(f"{key!r} of {place} is no text")
 
 
 def _is_number(value: object) -> bool:

@@ -56,10 +56,11 @@ def run_soak(
     import psutil
 
     subject = Subject.of(shield, Effort.quick())
+    # Tasks one after another within a mode: where one model file serves them, so does one pass.
     scanners = {
         f"{task.value}.{mode.value}": subject.scanner(mode, task, cache=_CACHE)
-        for task in Task
         for mode in Mode
+        for task in Task
     }
     texts = [text for task in Task for text in subject.texts(task)]
     expected = _expected(scanners, texts, on_progress)
@@ -98,15 +99,16 @@ def run_soak(
                     f"a caller still scans 60 s after the end of {minutes:g} minutes: a deadlock; "
                     "report this"
                 ) from error
-    counts = {name: scanner.stats() for name, scanner in scanners.items()}
+    after = {name: scanner.stats() for name, scanner in scanners.items()}
+    scans = {name: after[name].scans - before[name].scans for name in scanners}
     return {
         "minutes": minutes,
         "threads": threads,
-        "scans": sum(counts[name].scans - before[name].scans for name in scanners),
-        "cache_hits": sum(counts[name].cache_hits - before[name].cache_hits for name in scanners),
+        "scans": sum(scans.values()),
+        "cache_hits": sum(after[name].cache_hits - before[name].cache_hits for name in scanners),
         "wrong_scores": sum(wrong),
         **_memory(memory),
-        "scans_by_scanner": {name: counts[name].scans - before[name].scans for name in scanners},
+        "scans_by_scanner": scans,
     }
 
 

@@ -494,21 +494,32 @@ def _traffic(subject: Subject) -> tuple[list[str], dict[str, Any]]:
     return requests, {"repeats": drawn, **describe(requests)}
 
 
-def _replay(subject: Subject) -> Measured:
-    requests, drawn = _traffic(subject)
-    n = len(requests)
+def _served(
+    subject: Subject, arrival: str, serve: Callable[[Callable[[str], ScanResult]], Timed[Any]]
+) -> tuple[Timed[Any], dict[str, Any]]:
+    """Return what `serve` timed on a new hybrid scanner, proved, and how the traffic was served."""
     scanner = subject.scanner(Mode.HYBRID, cache=1_000)
     scanner.scan("Good morning.")
     tally = Tally(scanner)
-    timed = time_interleaved({"scan": scanner.scan}, requests)["scan"]
-    hits = sum(result.cache_hit for result in timed.results)
-    tally.check(scans=timed.n, hits=hits)
-    detail = {
-        **drawn,
-        "arrival": "closed loop, one at a time",
-        "cache": "1,000 entries, empty at the start",
-        **tally.shares(),
-    }
+    timed = serve(scanner.scan)
+    tally.check(scans=timed.n, hits=_hits(timed))
+    cache = "1,000 entries, empty at the start"
+    return timed, {"arrival": arrival, "cache": cache, **tally.shares()}
+
+
+def _hits(timed: Timed[Any]) -> int:
+    return sum(result.cache_hit for result in timed.results)
+
+
+def _replay(subject: Subject) -> Measured:
+    requests, drawn = _traffic(subject)
+    timed, served = _served(
+        subject,
+        "closed loop, one at a time",
+        lambda scan: time_interleaved({"scan": scan}, requests)["scan"],
+    )
+    detail = {**drawn, **served}
+    hits, n = _hits(timed), timed.n
     interval = wilson(hits, n)
     rate = Estimate(hits / n, interval.low, interval.high, n, "Wilson, as if requests were drawn")
     yield Figure("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
@@ -520,26 +531,27 @@ def _arrivals(subject: Subject) -> Measured:
     requests, drawn = _traffic(subject)
     probe = subject.scanner(Mode.HYBRID, cache=1_000)
     callers = usable_cpus()
-    served = []
+    rates = []
     for _ in range(3):
         probe.cache.clear()
-        served.append(time_threads(probe.scan, requests, callers).per_second)
-    capacity = float(np.median(served))
+        rates.append(time_threads(probe.scan, requests, callers).per_second)
+    capacity = float(np.median(rates))
     for share in _LOADS:
-        scanner = subject.scanner(Mode.HYBRID, cache=1_000)
-        scanner.scan("Good morning.")
-        tally = Tally(scanner)
-        timed = time_arrivals(scanner.scan, requests, share * capacity, callers, _SEED)
-        hits = sum(result.cache_hit for result in timed.results)
-        tally.check(scans=timed.n, hits=hits)
-        detail = {
-            **drawn,
-            "arrival": f"open loop, Poisson, {share * capacity:.0f} a second, "
-            f"{share:.0%} of what {callers} callers can serve; from arrival to answer",
-            "cache": "1,000 entries, empty at the start",
-            **tally.shares(),
-        }
-        yield from _percentiles(f"replay.open.load_{share * 100:.0f}", timed, "replay", detail)
+        timed, served = _served(
+            subject,
+            f"open loop, Poisson, {share * capacity:.0f} a second, {share:.0%} of what {callers} "
+            "callers can serve; from arrival to answer",
+            partial(
+                time_arrivals,
+                items=requests,
+                per_second=share * capacity,
+                threads=callers,
+                seed=_SEED,
+            ),
+        )
+        yield from _percentiles(
+            f"replay.open.load_{share * 100:.0f}", timed, "replay", {**drawn, **served}
+        )
 
 
 def _memory(subject: Subject) -> Measured:

@@ -777,24 +777,14 @@ def _soak(minutes: float, out: Path) -> None:
         raise typer.Exit(1)
 
 
-_START, _END = "<!-- figures:start -->", "<!-- figures:end -->"
-
-
 def _write_between_marks(path: Path, tables: str) -> None:
     """Replace what a page holds between its marks; a file that is not there gets the tables alone."""
-    if not path.exists():
+    from shield_engine.reports.markdown import replace_figures
+
+    if path.exists():
+        replace_figures(path, tables.partition("\n\n")[2])  # the page has a title of its own
+    else:
         path.write_text(tables, encoding="utf-8")
-        return
-    page = path.read_text(encoding="utf-8")
-    before, start, rest = page.partition(_START)
-    _, end, after = rest.partition(_END)
-    if not (start and end):
-        raise ConfigError(
-            f"{path} is there already and lacks the lines {_START} and {_END}; "
-            "add them where the tables belong, or name a new file"
-        )
-    body = tables.partition("\n\n")[2]  # the page has a title of its own
-    path.write_text(f"{before}{start}\n{body}{end}{after}", encoding="utf-8")
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -356,7 +356,7 @@ def mode_latency(scores: Scores, view: ModeView) -> NDArray[np.float64]:
         return scores.heuristic_ms
     if view.mode is Mode.ML:
         return scores.model_ms
-    return scores.heuristic_ms + np.where(view.asked, 1.0, 0.0) * scores.model_ms
+    return scores.heuristic_ms + view.asked * scores.model_ms
 
 
 def _figures(

@@ -379,8 +379,8 @@ def _known(store: Store, run_id: str | None, indexes: Sequence[int]) -> dict[int
     """Return what an earlier run's model said of these rows; a run deleted since says nothing."""
     if run_id is None:
         return {}
-    slots = {row["row_index"]: _slot_from(row).model for row in store.results(run_id, indexes)}
-    return {index: model for index, model in slots.items() if model is not None}
+    models = {row["row_index"]: _model_from(row) for row in store.results(run_id, indexes)}
+    return {index: model for index, model in models.items() if model is not None}
 
 
 def _replay(
@@ -406,18 +406,23 @@ def _slot_from(row: Mapping[str, Any]) -> _Slot:
         hits = tuple(RuleHit(**span) for span in json.loads(row["spans"]))
         probabilities = tuple(row["heuristic"])
         slot.heuristic = HeuristicScore(_risk(probabilities), probabilities, hits, 0.0, 0.0)
-    if row["model"] is not None:
-        probabilities = tuple(row["model"])
-        slot.model = MLScore(
-            score=_risk(probabilities),
-            probabilities=probabilities,
-            window=(row["window_start"], row["window_end"]),
-            windows=row["windows"],
-            tokens=row["tokens"],
-            tokenize_ms=0.0,
-            infer_ms=0.0,
-        )
+    slot.model = _model_from(row)
     return slot
+
+
+def _model_from(row: Mapping[str, Any]) -> MLScore | None:
+    if row["model"] is None:
+        return None
+    probabilities = tuple(row["model"])
+    return MLScore(
+        score=_risk(probabilities),
+        probabilities=probabilities,
+        window=(row["window_start"], row["window_end"]),
+        windows=row["windows"],
+        tokens=row["tokens"],
+        tokenize_ms=0.0,
+        infer_ms=0.0,
+    )
 
 
 def _risk(probabilities: Sequence[float]) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from shield_engine.errors import ConfigError
 from shield_engine.evaluation.metrics import Figure
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.reports.document import ModeFigures, Report, leaves
 from shield_engine.reports.texts import fenced, markdown_text, visible
 
-__all__ = ["as_markdown", "figure_text", "gate_markdown"]
+__all__ = ["as_markdown", "figure_text", "gate_markdown", "replace_figures"]
 
 _SIGNS = {
     Outcome.PASS: "✅",
@@ -19,6 +21,28 @@ _SIGNS = {
 }
 _NUMBERS = frozenset({"mcc", "brier", "ece"})
 _TEXT_LIMIT = 2_000
+_START, _END = "<!-- figures:start -->", "<!-- figures:end -->"
+
+
+def replace_figures(path: Path, tables: str) -> None:
+    """Replace what a page of a document holds between its two marks.
+
+    Args:
+        path: The page.
+        tables: Whole lines.
+
+    Raises:
+        ConfigError: The page lacks the marks; it stays as it is.
+    """
+    page = path.read_text(encoding="utf-8")
+    before, start, rest = page.partition(_START)
+    _, end, after = rest.partition(_END)
+    if not (start and end):
+        raise ConfigError(
+            f"{path} is there already and lacks the lines {_START} and {_END}; "
+            "add them where the tables belong, or name a new file"
+        )
+    path.write_text(f"{before}{start}\n{tables}{end}{after}", encoding="utf-8")
 
 
 def gate_markdown(outcome: GateOutcome) -> str:

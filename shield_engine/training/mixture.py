@@ -110,7 +110,6 @@ def load_mixture(
     project: Path | None,
     *,
     seed: int,
-    shares: Mapping[str, float] | None = None,
     source_shares: Mapping[str, float] | None = None,
 ) -> Mixture:
     """Read pools and project texts, compose, weigh and split them.
@@ -120,7 +119,6 @@ def load_mixture(
             `harmful_requests.jsonl.gz`.
         project: The folder `datasets/training`; none takes the pools alone.
         seed: Decides what is drawn and composed. The held-out rows do not depend on it.
-        shares: Share of each head's pool rows to take; all by default.
         source_shares: Share of a source that one pass takes; `SOURCE_SHARES` by default.
 
     Raises:
@@ -132,7 +130,7 @@ def load_mixture(
     for head, row in _pool_rows(pools):
         if row.source in HELD_OUT[head] or _is_held_out(row.text):
             validation[head].append(row)
-        elif draw.random() < _share_of(row, source_shares) * (shares or {}).get(head, 1.0):
+        elif draw.random() < _share_of(row, source_shares):
             training[head].append(row)
     if project is not None:
         _add_project_rows(training, validation, pools, project, draw, seed)

@@ -69,14 +69,12 @@ class SharedRecipe:
     Attributes:
         fit: Settings of the optimiser.
         passes: How often each head's rows are seen.
-        shares: Share of a head's pool rows to take; all where none is given.
         source_shares: Share of a source that one pass takes; `SOURCE_SHARES` by default.
         with_project: Add the project's own rows.
     """
 
     fit: FitSettings = field(default_factory=FitSettings)
     passes: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(HEADS, 1.0))
-    shares: Mapping[str, float] = field(default_factory=dict)
     source_shares: Mapping[str, float] | None = None
     with_project: bool = True
 
@@ -123,7 +121,6 @@ def fit_shared(
         pools,
         project if recipe.with_project else None,
         seed=recipe.fit.seed,
-        shares=recipe.shares,
         source_shares=recipe.source_shares,
     )
     extra = _abusive_requests(network, pools) if starts else ()
