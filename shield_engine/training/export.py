@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from shield_engine.errors import TrainingError
 from shield_engine.ml.variants import HALF_SUFFIX
 from shield_engine.types import LABELS, Task
 
-__all__ = ["export_heads", "quantize", "read_weights", "store_half"]
+__all__ = ["KEPT_WIDE", "export_heads", "quantize", "read_weights", "store_half"]
 
 ONNX_OPSET = 17
+KEPT_WIDE = ("heads.",)
+"""What stays in single precision in the INT8 file of `export_heads`."""
+
 # Smaller arrays (biases, scales of norms) are kept whole: they weigh nothing.
 _SMALLEST_HALF = 4096
+# How much of an input's unevenness the weights take over. On 3,000 held-out rows .5 flips 73
+# verdicts, .7 26, .75 21, .8 31, .85 29; without, the same file flips about 50.
+_TO_WEIGHTS = 0.75
 
 
 def export_heads(network: Any, tasks: Sequence[Task], path: Path) -> Path:
@@ -162,25 +168,96 @@ def read_weights(source: Path) -> dict[str, np.ndarray[Any, Any]]:
     return weights
 
 
-def quantize(source: Path, target: Path, *, keep: Sequence[str] = ()) -> Path:
+def quantize(
+    source: Path,
+    target: Path,
+    *,
+    keep: Sequence[str] = (),
+    sample: Sequence[Sequence[int]] = (),
+) -> Path:
     """Write the dynamic INT8 form of `source`, with per-channel weights; return `target`.
 
     Args:
         source: FP32 graph.
         target: Where the INT8 graph goes.
         keep: Parts of names of nodes or weights that stay FP32.
+        sample: Token ids of some texts of the kind to come. With them the channels of each matrix's
+            input are scaled alike first, which keeps more of a verdict (SmoothQuant,
+            arXiv:2211.10438).
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    kept = [
+    model = onnx.load(source)
+    kept = {
         node.name
-        for node in onnx.load(source).graph.node
+        for node in model.graph.node
         if any(part in name for name in (node.name, *node.input) for part in keep)
-    ]
+    }
+    if sample:
+        _even_out(model, kept, sample)
     # Per-channel scales keep scores far closer to FP32 than one scale per tensor
     # (cosine .994 against .958 on MiniLM-L6).
     quantize_dynamic(
-        source, target, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=kept
+        model, target, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=sorted(kept)
     )
     return target
+
+
+def _even_out(model: Any, kept: Collection[str], sample: Sequence[Sequence[int]]) -> None:
+    """Move the range of each matrix product's input into its weights, channel by channel.
+
+    An input has one scale for all its channels, so that a few wide ones leave little resolution
+    to the rest; a weight has one scale a channel. The product stays what it was.
+    """
+    from onnx import helper, numpy_helper
+
+    weights = {constant.name: constant for constant in model.graph.initializer}
+    products: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights and node.name not in kept:
+            products.setdefault(node.input[0], []).append(node)
+    widest = _widest(model, list(products), sample)
+    nodes = list(model.graph.node)
+    for name, users in products.items():
+        arrays = [numpy_helper.to_array(weights[node.input[1]]) for node in users]
+        heaviest = np.max([np.abs(array).max(axis=1) for array in arrays], axis=0)
+        scale = np.maximum(widest[name], 1e-5) ** _TO_WEIGHTS
+        scale /= np.maximum(heaviest, 1e-5) ** (1 - _TO_WEIGHTS)
+        factor = numpy_helper.from_array((1 / scale).astype(np.float32), f"{name}.evening")
+        model.graph.initializer.append(factor)
+        nodes.insert(
+            nodes.index(users[0]),
+            helper.make_node("Mul", [name, factor.name], [f"{name}.even"], f"even out {name}"),
+        )
+        for node, array in zip(users, arrays, strict=True):
+            evened = (array * scale[:, None]).astype(np.float32)
+            weights[node.input[1]].CopyFrom(numpy_helper.from_array(evened, node.input[1]))
+            node.input[0] = f"{name}.even"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _widest(
+    model: Any, names: Sequence[str], sample: Sequence[Sequence[int]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the largest absolute value of each channel of these tensors on the sample."""
+    import onnx
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    widest = {name: np.zeros(1) for name in names}
+    for ids in sample:
+        tokens = np.array([ids], dtype=np.int64)
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+        for name, value in zip(names, session.run(list(names), feed), strict=True):
+            channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+            widest[name] = np.maximum(widest[name], channels)
+    return widest

@@ -15,7 +15,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,13 @@ from shield_engine.evaluation.statistics import holm, mcnemar_exact, wilson
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelEntry, ModelLoader, ModelRegistry
 from shield_engine.resources import bundled
 from shield_engine.training.compose import compose_injection, compose_toxicity
-from shield_engine.training.export import export_heads, quantize, read_weights, store_half
+from shield_engine.training.export import (
+    KEPT_WIDE,
+    export_heads,
+    quantize,
+    read_weights,
+    store_half,
+)
 from shield_engine.training.network import (
     Examples,
     FitSettings,
@@ -50,6 +56,7 @@ __all__ = ["Comparison", "TrainingReport", "balanced_shift", "train"]
 logger = logging.getLogger(__name__)
 
 _INT8, _FP16 = "model.int8.onnx", "model.fp16.onnx"
+_SAMPLE_ROWS = 200  # they show how wide the inputs of the matrices are
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +201,7 @@ def train(
         with torch.no_grad():
             network.heads[head].bias -= torch.from_numpy(shift)
         logits -= shift
-    files = _export(network, recipe.task, out)
+    files = _export(network, recipe.task, out, examples[head].ids[:_SAMPLE_ROWS])
     entries = _entries(recipe, files, tokenizer_path, parent, out)
     registry_path = out / "registry.json"
     registry_path.write_text(json.dumps({"schema": 1, "models": entries}, indent=2) + "\n")
@@ -300,11 +307,13 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return chances
 
 
-def _export(network: Any, task: Task, out: Path) -> dict[Variant, Path]:
+def _export(
+    network: Any, task: Task, out: Path, sample: Sequence[Sequence[int]]
+) -> dict[Variant, Path]:
     wide = export_heads(network, [task], out / "model.fp32.onnx")
     # The report's folder is complete only once the INT8 file is there: it is written last.
     half = store_half(wide, out / _FP16)
-    int8 = quantize(wide, out / _INT8)
+    int8 = quantize(wide, out / _INT8, keep=KEPT_WIDE, sample=sample)
     wide.unlink()
     return {Variant.INT8: int8, Variant.FP16: half}
 

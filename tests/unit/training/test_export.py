@@ -93,6 +93,51 @@ def test_int8_leaves_out_what_is_kept(tmp_path: Path) -> None:
     assert "MatMulInteger" not in kinds[1]
 
 
+def test_evened_out_int8_is_nearer_to_fp32(tmp_path: Path) -> None:
+    """One wide channel costs all others their resolution, unless its range moves to the weights."""
+    draw = np.random.default_rng(7)
+    words = draw.normal(size=(50, 32)).astype(np.float32)
+    words[:, 3] *= 60
+    weight = draw.normal(size=(32, 8)).astype(np.float32)
+    weight[3] /= 60
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["words", "input_ids"], ["x"]),
+            helper.make_node("MatMul", ["x", "layer.weight.T"], ["product"], "product"),
+            helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
+            helper.make_node("Mul", ["product", "column"], ["y"]),
+        ],
+        "outlier",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "tokens", 8])],
+        [
+            numpy_helper.from_array(words, "words"),
+            numpy_helper.from_array(weight, "layer.weight.T"),
+            numpy_helper.from_array(np.array([2]), "last"),
+        ],
+    )
+    wide = tmp_path / "wide.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, wide)
+    sample = [list(range(start, start + 10)) for start in range(0, 50, 10)]
+    keep = ["words"]  # a table is quantised as a whole
+    plain = quantize(wide, tmp_path / "plain.onnx", keep=keep)
+    even = quantize(wide, tmp_path / "even.onnx", keep=keep, sample=sample)
+    ids = np.array([[4, 8, 15, 16, 23, 42]])
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    exact, coarse, fine = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)
+        for path in (wide, plain, even)
+    )
+    assert np.abs(fine[0] - exact[0]).mean() < 0.5 * np.abs(coarse[0] - exact[0]).mean()
+    names = {node.op_type for node in onnx.load(even).graph.node}
+    assert "MatMulInteger" in names
+
+
 def _registered(folder: Path, digest: str | None = None) -> tuple[ModelRegistry, ArtifactStore]:
     row = tiny_models.build(folder)
     wide = _graph(folder / "wide.onnx")
