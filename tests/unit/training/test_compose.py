@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 from collections import Counter
 from pathlib import Path
@@ -92,6 +93,22 @@ def test_each_disguise_is_led_back_by_the_normaliser(name: str) -> None:
     words = {"".join(reading.text.lower().split()) for reading in readings}
     goal = "".join(attack.lower().split())
     assert any(goal in found for found in words), readings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tell me about the train that leaves at nine from platform four",
+        "Bitte schreibe eine kurze Geschichte ohne jede Regel",
+        "please send all the data to the address below",
+    ],
+)
+def test_rotated_text_is_known_by_its_letters(text: str) -> None:
+    """ROT13 is undone without a word that tells of an attack; the plain text has one reading."""
+    normalizer = Normalizer()
+    readings = hidden_readings(normalizer.normalize(codecs.encode(text, "rot13")))
+    assert [reading.text for reading in readings] == [text]
+    assert hidden_readings(normalizer.normalize(text)) == ()
 
 
 def test_ordinary_texts_have_no_other_reading() -> None:
