@@ -12,7 +12,7 @@ from typing import Self
 from shield_engine.errors import ConfigError
 from shield_engine.types import Mode, Task, Variant
 
-__all__ = ["AllowList", "Bands", "CacheConfig", "MLConfig", "ScannerConfig"]
+__all__ = ["SAFE_BAND", "AllowList", "Bands", "CacheConfig", "MLConfig", "ScannerConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,25 @@ class MLConfig:
         return cls(enabled=True, variant=variant, threshold=None, use_fallback=False)
 
 
+SAFE_BAND = 0.05
+"""Where the bundled linear tiers are set to lose at most 0.5% of held-out attacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """Heuristic scores that end a hybrid scan without asking the model.
+    """Scores that end a hybrid scan without asking the model.
 
     Attributes:
-        upper: At or above this the text is risky for certain.
-        lower: At or below this it is safe; `None` (the default) never ends a scan as safe.
+        upper: At or above this score of the rules the text is risky for certain.
+        lower: At or below this score of the rules it is safe; `None` (the default) never ends a
+            scan as safe.
+        safe: Where no rule matched, at or below this score of the linear tier it is safe; `None`
+            leaves the tier out.
     """
 
     upper: float = 0.9
     lower: float | None = None
+    safe: float | None = SAFE_BAND
 
     def __post_init__(self) -> None:
         check_share("hybrid upper band", self.upper)
@@ -135,6 +143,13 @@ class Bands:
                 raise ConfigError(
                     f"hybrid bands cross: lower {self.lower} is not below upper {self.upper}"
                 )
+        if self.safe is not None:
+            check_share("hybrid safe band", self.safe)
+
+    def __str__(self) -> str:
+        """`lower / upper, tier safe`, as policies and gates show it."""
+        lower, safe = ("off" if one is None else f"{one:g}" for one in (self.lower, self.safe))
+        return f"{lower} / {self.upper:g}, linear tier {safe}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,26 +27,37 @@ def confidence(task: Task, probabilities: NDArray[np.float64]) -> NDArray[np.flo
     return probabilities[:, 1]
 
 
-def asks_model(mode: Mode, heuristic: float, bands: Bands) -> bool:
-    """Return whether a scan in `mode` needs the model after a heuristic confidence.
+def asks_model(mode: Mode, heuristic: float, bands: Bands, linear: float | None = None) -> bool:
+    """Return whether a scan in `mode` needs the model after the tiers before it.
 
     Works elementwise on arrays.
+
+    Args:
+        mode: The mode.
+        heuristic: Confidence of the rules.
+        bands: Hybrid bands.
+        linear: Score of the linear tier; `None` or NaN where it said nothing.
     """
     if mode is Mode.HEURISTIC:
         return heuristic != heuristic  # noqa: PLR0124 - False, or an array of False
     if mode is Mode.HYBRID:
         lower = -1.0 if bands.lower is None else bands.lower
-        return (heuristic < bands.upper) & (heuristic > lower)
+        asks = (heuristic < bands.upper) & (heuristic > lower)
+        if bands.safe is None or linear is None:
+            return asks
+        return asks & ~np.asarray((heuristic <= 0) & (linear <= bands.safe))  # type: ignore[return-value]
     return heuristic == heuristic  # noqa: PLR0124 - True, or an array of True
 
 
-def model_decides(mode: Mode, heuristic: float, model: float, bands: Bands) -> bool:
+def model_decides(
+    mode: Mode, heuristic: float, model: float, bands: Bands, linear: float | None = None
+) -> bool:
     """Return whether the model's probabilities are the result of `mode`.
 
     `both` takes the part with the higher confidence; ties go to the heuristic, which has reasons.
     Works elementwise on arrays.
     """
-    asks = asks_model(mode, heuristic, bands)
+    asks = asks_model(mode, heuristic, bands, linear)
     if mode is Mode.BOTH:
         return asks & (model > heuristic)
     return asks
@@ -58,6 +69,7 @@ def decided(
     heuristic: NDArray[np.float64] | None,
     model: NDArray[np.float64] | None,
     bands: Bands,
+    linear: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the probabilities of `mode` for stored scores of both parts.
 
@@ -67,6 +79,7 @@ def decided(
         heuristic: Shape (n, labels); may be `None` for mode `ml`.
         model: Shape (n, labels), NaN where the model failed; may be `None` for `heuristic`.
         bands: Hybrid bands.
+        linear: Scores of the linear tier, shape (n,), NaN where it said nothing.
 
     Returns:
         Probabilities of shape (n, labels), NaN where `mode` needed a model that failed, and a
@@ -81,8 +94,8 @@ def decided(
     assert heuristic is not None  # noqa: S101 - the run stores this part
     h = confidence(task, heuristic)
     m = confidence(task, model)
-    asked = np.asarray(asks_model(mode, h, bands))  # type: ignore[arg-type]
-    takes_model = np.asarray(model_decides(mode, h, m, bands))  # type: ignore[arg-type]
+    asked = np.asarray(asks_model(mode, h, bands, linear))  # type: ignore[arg-type]
+    takes_model = np.asarray(model_decides(mode, h, m, bands, linear))  # type: ignore[arg-type]
     result = np.where(takes_model[:, None], model, heuristic)
     result[asked & np.isnan(m)] = np.nan
     return result, asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,7 +106,10 @@ class Policy:
             raise ConfigError(f"a policy needs {', '.join(missing)} as text")
         name = document["name"]
         model = _table(name, "model", document.get("model", {}), {"id", "variant", "sha256"})
-        bands = _table(name, "bands", document.get("bands", {}), {"upper", "lower"})
+        # A table without `safe` comes from before the linear tier, or leaves it out.
+        bands = _table(
+            name, "bands", document.get("bands", asdict(Bands())), {"upper", "lower", "safe"}
+        )
         labels = document.get("allowed_labels", list(_SENTIMENT_LABELS))
         if not isinstance(labels, Sequence) or isinstance(labels, str):
             raise ConfigError(f"policy {name}: allowed_labels is a list of labels, got {labels!r}")
@@ -126,6 +129,7 @@ class Policy:
             bands=Bands(
                 Bands().upper if upper is None else upper,
                 _number(name, "bands.lower", bands.get("lower")),
+                _number(name, "bands.safe", bands.get("safe")),
             ),
             model_id=_text(name, "model.id", model.get("id")),
             variant=None if variant is None else _one_of(name, "variant", variant, Variant),
@@ -145,9 +149,7 @@ class Policy:
             "task": self.task.value,
             "mode": self.mode.value,
             "threshold": self.threshold,
-            "bands": _kept({"upper": self.bands.upper, "lower": self.bands.lower})
-            if self.mode is Mode.HYBRID
-            else None,
+            "bands": _kept(asdict(self.bands)) if self.mode is Mode.HYBRID else None,
             "model": _kept(
                 {
                     "id": self.model_id,

@@ -19,7 +19,13 @@ from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import ScannerConfig
 from shield_engine.decision import asks_model, model_decides
 from shield_engine.errors import InferenceError, ShieldError
-from shield_engine.heuristics import HeuristicPart, HeuristicScore, heuristic_for, load_rules
+from shield_engine.heuristics import (
+    HeuristicPart,
+    HeuristicScore,
+    heuristic_for,
+    linear_tier,
+    load_rules,
+)
 from shield_engine.ml import MLScore
 from shield_engine.types import (
     LABELS,
@@ -83,6 +89,7 @@ class RawScores:
 
     heuristic: HeuristicScore | None
     model: MLScore | None
+    linear: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +133,14 @@ class PartsScanner:
         self.threshold = config.threshold_for(
             config.mode, model.thresholds if model else thresholds
         )
+        is_tiered = config.mode is Mode.HYBRID and config.bands.safe is not None
+        self.linear = linear_tier(self.task) if is_tiered else None
         self._key = (
             self.task.value,
             config.mode.value,
             config.bands if config.mode is Mode.HYBRID else None,
             heuristic.version,
+            self.linear.version if self.linear else "",
             model.key if model else "",
         )
         self._allowed_patterns = _compiled(config.allow.patterns)
@@ -229,15 +239,19 @@ class PartsScanner:
                 self._note_failure(error)
                 return RawScores(self.heuristic.score(text), None), error
         heuristic = self.heuristic.score(text)
-        if not asks_model(mode, _confidence(self.task, heuristic.probabilities), self.config.bands):
-            return RawScores(heuristic, None), None
+        linear = None
+        if self.linear is not None and heuristic.score <= 0:
+            linear = self.linear.score(text)
+        sure = _confidence(self.task, heuristic.probabilities)
+        if not asks_model(mode, sure, self.config.bands, linear):
+            return RawScores(heuristic, None, linear), None
         with self._lock:
             self._counts["escalations"] += 1
         try:
-            return RawScores(heuristic, self._ask_model(text)), None
+            return RawScores(heuristic, self._ask_model(text), linear), None
         except ShieldError as error:
             self._note_failure(error)
-            return RawScores(heuristic, None), error
+            return RawScores(heuristic, None, linear), error
 
     def _ask_model(self, text: str) -> MLScore:
         assert self.model is not None  # noqa: S101 - create() refuses a mode without its model
@@ -286,6 +300,7 @@ class PartsScanner:
                 _confidence(self.task, heuristic.probabilities),
                 _confidence(self.task, model.probabilities),
                 self.config.bands,
+                raw.linear,
             )
         )
         chosen = model if takes_model else heuristic
@@ -300,6 +315,8 @@ class PartsScanner:
         }
         if heuristic is not None:
             metadata["heuristic_score"] = heuristic.score
+        if raw.linear is not None:
+            metadata["linear_score"] = raw.linear
         if model is not None:
             metadata["ml_score"] = model.score
             metadata["window"] = model.window

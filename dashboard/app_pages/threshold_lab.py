@@ -49,7 +49,7 @@ from dashboard.state import (
     split_of,
     threshold_lab,
 )
-from shield_engine.config import Bands
+from shield_engine.config import SAFE_BAND, Bands
 from shield_engine.evaluation.bands import default_grid, sweep_bands
 from shield_engine.evaluation.evaluate import ModeEvaluation, available_modes, row_groups
 from shield_engine.evaluation.lab import Lab, nearest_rows
@@ -81,13 +81,13 @@ QUICK_ROWS = 5_000
 
 def bands_of(run: RunInfo) -> Bands:
     """Return the hybrid bands in force for a run."""
-    upper, lower = kept(f"lab_bands_{run.run_id}", (Bands().upper, Bands().lower))
-    return Bands(upper, lower)
+    stored: Bands = kept(f"lab_bands_{run.run_id}", Bands())
+    return stored
 
 
 def use_bands(run: RunInfo, bands: Bands) -> None:
     """Put bands in force."""
-    st.session_state[f"kept:lab_bands_{run.run_id}"] = (bands.upper, bands.lower)
+    st.session_state[f"kept:lab_bands_{run.run_id}"] = bands
 
 
 def threshold_key(run: RunInfo, mode: Mode) -> str:
@@ -454,7 +454,15 @@ def show_bands(
         return
     stored = lab_scores(run.run_id, done)
     assert stored.heuristic is not None  # noqa: S101 - the run scored both parts
-    points = sweep_bands(stored, lab.view, threshold, *default_grid(stored.heuristic[:, 1]))
+    keep("lab_safe_band", SAFE_BAND)
+    safe = st.slider(
+        "Linear tier lets pass at or below", 0.0, 0.5, step=0.01, key="lab_safe_band",
+        help="Where no rule matched, a text at or below this score of the linear tier ends without "
+        "the model; 0 is off. As shipped, at most 0.5% of held-out attacks are lost.",
+    )  # fmt: skip
+    points = sweep_bands(
+        stored, lab.view, threshold, *default_grid(stored.heuristic[:, 1]), safe or None
+    )
     order = ordered_bands(points, rule, kept("lab_call", 0.0))
     frame = bands_frame(order)
     questions = (
@@ -811,9 +819,14 @@ else:
     if mode is Mode.HYBRID:
         in_force = bands_of(run)
         below = "" if in_force.lower is None else f" and at or below {in_force.lower:g}"
+        tier = ""
+        if in_force.safe is not None and run.task is not Task.SENTIMENT:
+            tier = (
+                f"the linear tier lets pass at or below {in_force.safe:g} where no rule matched, "
+            )
         st.caption(
-            f"Hybrid bands in force: the rules decide at or above {in_force.upper:g}{below}, the "
-            "model decides the rest. Look closer at Hybrid bands to try others."
+            f"Hybrid bands in force: the rules decide at or above {in_force.upper:g}{below}, {tier}"
+            "the model decides the rest. Look closer at Hybrid bands to try others."
         )
     if run.errors:
         st.warning(f"{run.errors:,} rows failed in the model and count in no figure.")

@@ -31,7 +31,7 @@ from shield_engine.cli.session import (
     progress_bar,
     read_text,
 )
-from shield_engine.config import Bands, ScannerConfig, check_task
+from shield_engine.config import SAFE_BAND, Bands, ScannerConfig, check_task
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy, read_policies
 from shield_engine.settings import Settings
@@ -95,6 +95,15 @@ LowerOption = Annotated[
         min=0.0,
         max=1.0,
         help="Heuristic score that ends it as safe; off if absent.",
+    ),
+]
+SafeOption = Annotated[
+    float,
+    typer.Option(
+        "--hybrid-safe",
+        min=0.0,
+        max=1.0,
+        help="Where no rule matched, score of the linear tier that ends it as safe; 0 is off.",
     ),
 ]
 PolicyOption = Annotated[
@@ -202,6 +211,7 @@ def evaluate(
     threshold: ThresholdOption = None,
     hybrid_upper: UpperOption = 0.9,
     hybrid_lower: LowerOption = None,
+    hybrid_safe: SafeOption = SAFE_BAND,
     policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
@@ -233,6 +243,7 @@ def evaluate(
         threshold,
         hybrid_upper,
         hybrid_lower,
+        hybrid_safe,
         limit,
         workers,
         seed,
@@ -265,6 +276,7 @@ def suite(
     threshold: ThresholdOption = None,
     hybrid_upper: UpperOption = 0.9,
     hybrid_lower: LowerOption = None,
+    hybrid_safe: SafeOption = SAFE_BAND,
     policy: PolicyOption = None,
     limit: LimitOption = None,
     workers: WorkersOption = None,
@@ -304,6 +316,7 @@ def suite(
         threshold,
         hybrid_upper,
         hybrid_lower,
+        hybrid_safe,
         limit,
         workers,
         seed,
@@ -674,6 +687,7 @@ def _spec(
     threshold: float | None,
     upper: float,
     lower: float | None,
+    safe: float,
     limit: int | None,
     workers: int | None,
     seed: int,
@@ -687,7 +701,7 @@ def _spec(
         variant=variant,
         model_id=model,
         threshold=threshold,
-        bands=Bands(upper, lower),
+        bands=Bands(upper, lower, safe or None),
         limit=limit,
         workers=workers,
         seed=seed,
@@ -696,7 +710,15 @@ def _spec(
     )
 
 
-_POLICY_DECIDES = ("modes", "variant", "model", "threshold", "hybrid_upper", "hybrid_lower")
+_POLICY_DECIDES = (
+    "modes",
+    "variant",
+    "model",
+    "threshold",
+    "hybrid_upper",
+    "hybrid_lower",
+    "hybrid_safe",
+)
 
 
 def _policies(

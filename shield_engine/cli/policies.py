@@ -83,13 +83,12 @@ def _print_list(store: Store) -> None:
 
     table = Table("policy", "task", "mode", "threshold", "bands", "model", "note")
     for policy in stored(store):
-        lower = "off" if policy.bands.lower is None else f"{policy.bands.lower:g}"
         table.add_row(
             printable(policy.title),
             policy.task.value,
             policy.mode.value,
             "argmax" if policy.threshold is None else f"{policy.threshold:g}",
-            f"{lower} / {policy.bands.upper:g}" if policy.mode.value == "hybrid" else "",
+            str(policy.bands) if policy.mode.value == "hybrid" else "",
             f"{policy.model_id} {policy.variant}" if policy.model_id else "",
             printable(policy.note),
         )

@@ -1,8 +1,8 @@
 """Hybrid bands: what ending a scan early saves and what it loses, over a grid, from stored scores.
 
-At or above the upper band the heuristic decides, at or below the lower one too; between them the
-model does. Counts of the three stretches add up, so a grid of m x k bands costs m + k passes over
-the rows, not m x k.
+At or above the upper band the heuristic decides, at or below the lower one too, and so it does
+where no rule matched and the linear tier is sure; elsewhere the model does. Counts of the
+stretches add up, so a grid costs as many passes over the rows as it has bands, not pairs of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shield_engine.config import Bands
+from shield_engine.config import SAFE_BAND, Bands
 from shield_engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from shield_engine.store import Scores
 
     Floats = NDArray[np.float64]
+
+_PASSED = -1.0  # below every score of the rules
 
 __all__ = ["BandPoint", "default_grid", "sweep_bands"]
 
@@ -114,6 +116,7 @@ def sweep_bands(
     threshold: float,
     uppers: Sequence[float],
     lowers: Sequence[float | None],
+    safe: float | None = SAFE_BAND,
 ) -> list[BandPoint]:
     """Return hybrid at every pair of bands whose lower one is below the upper, in grid order.
 
@@ -125,6 +128,7 @@ def sweep_bands(
         threshold: Turns the deciding part's risk into a verdict.
         uppers: Upper bands.
         lowers: Lower bands; `None` is off.
+        safe: Band of the linear tier at every pair; `None` is off.
 
     Raises:
         ConfigError: A part is missing, or the set has three classes.
@@ -140,7 +144,7 @@ def sweep_bands(
     labels = view.labels[rows]
     by_rules, by_model = heuristic >= threshold, model >= threshold
     is_risky, is_harmless = labels == 1, labels == 0
-    heuristic_ms, model_ms = scores.heuristic_ms[rows], scores.model_ms[rows]
+    heuristic_ms, model_ms = scores.tiers_ms[rows], scores.model_ms[rows]
     is_timed = ~np.isnan(heuristic_ms) & ~np.isnan(model_ms)
     weights = np.column_stack(
         (
@@ -154,6 +158,10 @@ def sweep_bands(
             np.where(is_timed, model_ms, 0.0),
         )
     ).astype(np.float64)
+    if safe is not None and scores.linear is not None:
+        # What the tier lets pass ends below every lower band.
+        passes = (heuristic <= 0) & (scores.linear[rows] <= safe)
+        heuristic = np.where(passes, _PASSED, heuristic)
     order = np.argsort(heuristic, kind="stable")
     ordered = heuristic[order]
     sums = np.vstack((np.zeros(weights.shape[1]), np.cumsum(weights[order], axis=0)))
@@ -166,12 +174,13 @@ def sweep_bands(
         for lower in lowers:
             if lower is not None and lower >= upper:
                 continue
-            below = sums[0 if lower is None else np.searchsorted(ordered, lower, side="right")]
+            limit = _PASSED if lower is None else lower
+            below = sums[np.searchsorted(ordered, limit, side="right")]
             ended, asked = above + below, total - above - below
             tp, fp = int(ended[1] + asked[3]), int(ended[2] + asked[4])
             points.append(
                 BandPoint(
-                    bands=Bands(upper, lower),
+                    bands=Bands(upper, lower, safe),
                     tp=tp,
                     fp=fp,
                     fn=risky - tp,

@@ -167,7 +167,7 @@ def mode_view(
         bands: Hybrid bands.
     """
     probabilities, asked = decided(
-        scores.task, mode, scores.heuristic, scores.model, bands or Bands()
+        scores.task, mode, scores.heuristic, scores.model, bands or Bands(), scores.linear
     )
     names = LABELS[scores.task]
     threshold = DEFAULT_THRESHOLD if threshold is None else threshold
@@ -284,7 +284,9 @@ def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Ta
         "chars": scores.chars,
     }
     for mode in available_modes(run):
-        probabilities, _ = decided(run.task, mode, scores.heuristic, scores.model, bands or Bands())
+        probabilities, _ = decided(
+            run.task, mode, scores.heuristic, scores.model, bands or Bands(), scores.linear
+        )
         for position, name in enumerate(names):
             if run.task is Task.SENTIMENT:
                 column = f"{mode.value}_{name}"
@@ -356,7 +358,8 @@ def mode_latency(scores: Scores, view: ModeView) -> NDArray[np.float64]:
         return scores.heuristic_ms
     if view.mode is Mode.ML:
         return scores.model_ms
-    return scores.heuristic_ms + view.asked * scores.model_ms
+    before = scores.tiers_ms if view.mode is Mode.HYBRID else scores.heuristic_ms
+    return before + view.asked * scores.model_ms
 
 
 def _figures(

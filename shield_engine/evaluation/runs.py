@@ -28,7 +28,9 @@ from shield_engine.heuristics import (
     NORMALIZER_VERSION,
     HeuristicPart,
     HeuristicScore,
+    LinearTier,
     heuristic_for,
+    linear_tier,
     load_rules,
 )
 from shield_engine.ml import MLScore, ModelEntry
@@ -129,6 +131,8 @@ class _Slot:
     """Scores of one text; filled by a worker after the cache handed it out."""
 
     heuristic: HeuristicScore | None = None
+    linear: float | None = None
+    linear_ms: float | None = None
     model: MLScore | None = None
     is_reused: bool = False
     error: str | None = None
@@ -139,6 +143,7 @@ class _Parts:
     """The ready parts of a run."""
 
     heuristic: HeuristicPart | None
+    linear: LinearTier | None
     infer: Callable[[str], MLScore] | None
     entry: ModelEntry | None
 
@@ -146,6 +151,10 @@ class _Parts:
         """Fill what `slot` lacks; an ML failure is kept as the row's error, never as a score."""
         if self.heuristic is not None:
             slot.heuristic = self.heuristic.score(text)
+        if self.linear is not None:
+            started = time.perf_counter()
+            slot.linear = self.linear.score(text)
+            slot.linear_ms = (time.perf_counter() - started) * 1000
         if self.infer is not None and slot.model is None:
             try:
                 slot.model = self.infer(text)
@@ -406,6 +415,7 @@ def _slot_from(row: Mapping[str, Any]) -> _Slot:
         hits = tuple(RuleHit(**span) for span in json.loads(row["spans"]))
         probabilities = tuple(row["heuristic"])
         slot.heuristic = HeuristicScore(_risk(probabilities), probabilities, hits, 0.0, 0.0)
+    slot.linear = row["linear"]
     slot.model = _model_from(row)
     return slot
 
@@ -449,6 +459,7 @@ def _table(indexes: Sequence[int], slots: Sequence[tuple[_Slot, float | None]]) 
                 [h and list(h.probabilities) for h in heuristics], pa.list_(pa.float64())
             ),
             "model": column([m and list(m.probabilities) for m in models], pa.list_(pa.float64())),
+            "linear": column([slot.linear for slot, _ in slots], pa.float64()),
             "rules": column(
                 [h and sorted({hit.rule_id for hit in h.hits}) for h in heuristics],
                 pa.list_(pa.string()),
@@ -463,6 +474,10 @@ def _table(indexes: Sequence[int], slots: Sequence[tuple[_Slot, float | None]]) 
             "tokens": column([m and m.tokens for m in models], pa.int32()),
             "normalise_ms": column([h and h.normalise_ms for h in fresh_h], pa.float64()),
             "rules_ms": column([h and h.rules_ms for h in fresh_h], pa.float64()),
+            "linear_ms": column(
+                [None if hit else s.linear_ms for (s, _), hit in zip(slots, is_hit, strict=True)],
+                pa.float64(),
+            ),
             "tokenize_ms": column([m and m.tokenize_ms for m in fresh_m], pa.float64()),
             "infer_ms": column([m and m.infer_ms for m in fresh_m], pa.float64()),
             "is_hit": column(is_hit, pa.bool_()),
@@ -484,19 +499,23 @@ def _ready_parts(shield: Shield, task: Task, spec: RunSpec) -> _Parts:
         extra = load_rules(Path(spec.rules_file), task) if spec.rules_file else ()
         heuristic = heuristic_for(task, extra_rules=extra, disabled_rules=spec.disabled_rules)
     if "ml" not in spec.parts:
-        return _Parts(heuristic, None, None)
+        return _Parts(heuristic, None, None, None)
     entry = shield.entry_for(task, MLConfig.evaluation(spec.variant), spec.model_id)
     shield.inference(entry)  # loads now: a missing file stops the run before its first row
-    return _Parts(heuristic, shield.model_part(entry).infer, entry)
+    # Only hybrid asks the tier, and hybrid needs both parts.
+    linear = linear_tier(task) if heuristic is not None else None
+    return _Parts(heuristic, linear, shield.model_part(entry).infer, entry)
 
 
 def _check_same_parts(run: RunInfo, parts: _Parts) -> None:
     now = {
         "rule-set version": parts.heuristic.version if parts.heuristic else None,
+        "linear tier": parts.linear.version if parts.linear else None,
         "model SHA-256": parts.entry.sha256 if parts.entry else None,
     }
     then = {
         "rule-set version": run.stamp["rules_version"],
+        "linear tier": run.stamp.get("linear_version"),
         "model SHA-256": run.model_sha256,
     }
     for name, value in now.items():
@@ -512,6 +531,7 @@ def _stamp(dataset: DatasetInfo, shield: Shield, parts: _Parts) -> dict[str, Any
     return {
         "dataset_hash": dataset.content_hash,
         "rules_version": parts.heuristic.version if parts.heuristic else None,
+        "linear_version": parts.linear.version if parts.linear else None,
         "model": _model_stamp(parts.entry) if parts.entry else None,
         "packages": _packages(),
         "machine": {

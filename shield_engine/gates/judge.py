@@ -576,8 +576,7 @@ def _title(candidate: Candidate) -> str:
         return candidate.title
     bands = ""
     if candidate.mode is Mode.HYBRID and candidate.bands != Bands():
-        lower = "off" if candidate.bands.lower is None else f"{candidate.bands.lower:g}"
-        bands = f", bands {lower} / {candidate.bands.upper:g}"
+        bands = f", bands {candidate.bands}"
     at = "" if candidate.threshold is None else f" at threshold {candidate.threshold:g}"
     return f"{candidate.mode.value}{at}{bands}"
 

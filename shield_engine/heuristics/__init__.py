@@ -6,6 +6,7 @@ Hides normalisation, matching and rule files; a caller sees one `score` per task
 from collections.abc import Collection, Sequence
 
 from shield_engine.errors import ConfigError
+from shield_engine.heuristics.linear import LinearTier, linear_tier
 from shield_engine.heuristics.normalizer import (
     NORMALIZER_VERSION,
     Normalized,
@@ -27,11 +28,13 @@ __all__ = [
     "NORMALIZER_VERSION",
     "HeuristicPart",
     "HeuristicScore",
+    "LinearTier",
     "Normalized",
     "Normalizer",
     "Rule",
     "RuleHit",
     "heuristic_for",
+    "linear_tier",
     "load_rules",
     "normalize",
 ]

@@ -108,6 +108,8 @@ class Scores:
         hit_ms: Milliseconds of a cache hit, NaN on a miss.
         is_hit: True where the cache answered.
         has_error: True where a part failed.
+        linear: Score of hybrid's linear tier, NaN where it said nothing; `None` without any.
+        parts_ms: Milliseconds of each part by name.
     """
 
     task: Task
@@ -122,10 +124,19 @@ class Scores:
     hit_ms: NDArray[np.float64]
     is_hit: NDArray[np.bool_]
     has_error: NDArray[np.bool_]
+    linear: NDArray[np.float64] | None = None
     parts_ms: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row_index)
+
+    @property
+    def tiers_ms(self) -> NDArray[np.float64]:
+        """Milliseconds of all that hybrid does before it asks the model."""
+        linear_ms = self.parts_ms.get("linear_ms")
+        return (
+            self.heuristic_ms if linear_ms is None else self.heuristic_ms + np.nan_to_num(linear_ms)
+        )
 
 
 def _create_first_tables(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -169,7 +180,15 @@ def _create_first_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (_create_first_tables,)
+def _add_linear_tier(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("ALTER TABLE results ADD COLUMN linear DOUBLE")
+    cursor.execute("ALTER TABLE results ADD COLUMN linear_ms DOUBLE")
+
+
+MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
+    _create_first_tables,
+    _add_linear_tier,
+)
 """Applied in order, each once; a store's schema version is how many were applied."""
 
 _RUN_COLUMNS = """
@@ -496,8 +515,8 @@ class Store:
         table = self.arrow(
             """
             SELECT s.row_index, d.row_id, coalesce(d.label, -1)::BIGINT AS label, d.chars,
-                s.heuristic, s.model, s.normalise_ms, s.rules_ms, s.tokenize_ms, s.infer_ms,
-                s.is_hit, s.hit_ms, s.error IS NOT NULL AS has_error
+                s.heuristic, s.model, s.linear, s.normalise_ms, s.rules_ms, s.linear_ms,
+                s.tokenize_ms, s.infer_ms, s.is_hit, s.hit_ms, s.error IS NOT NULL AS has_error
             FROM results s JOIN runs r USING (run_id)
             JOIN dataset_rows d ON d.dataset_id = r.dataset_id AND d.row_index = s.row_index
             WHERE s.run_id = ? ORDER BY s.row_index
@@ -510,7 +529,7 @@ class Store:
         width = len(LABELS[run.task])
         parts_ms = {
             name: columns[name].astype(float)
-            for name in ("normalise_ms", "rules_ms", "tokenize_ms", "infer_ms")
+            for name in ("normalise_ms", "rules_ms", "linear_ms", "tokenize_ms", "infer_ms")
         }
         return Scores(
             task=run.task,
@@ -525,6 +544,7 @@ class Store:
             hit_ms=columns["hit_ms"].astype(float),
             is_hit=columns["is_hit"].astype(bool),
             has_error=columns["has_error"].astype(bool),
+            linear=columns["linear"].astype(float),
             parts_ms=parts_ms,
         )
 

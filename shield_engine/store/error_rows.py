@@ -486,10 +486,10 @@ def _scores(task: Task, judgement: Judgement) -> str:
         )
     bands = judgement.bands
     lower = -1.0 if bands.lower is None else bands.lower
-    return (
-        f"CASE WHEN {h_sure} < {float(bands.upper)!r} AND {h_sure} > {float(lower)!r} "
-        f"THEN {m} ELSE {h} END"
-    )
+    asks = f"{h_sure} < {float(bands.upper)!r} AND {h_sure} > {float(lower)!r}"
+    if bands.safe is not None:
+        asks += f" AND NOT coalesce({h_sure} <= 0 AND s.linear <= {float(bands.safe)!r}, false)"
+    return f"CASE WHEN {asks} THEN {m} ELSE {h} END"
 
 
 def _part(task: Task, name: str) -> str:

@@ -29,6 +29,21 @@ def test_hybrid_lower_band_ends_as_safe_only_when_set() -> None:
     assert scores[0, 1] == 0.05
 
 
+def test_the_linear_tier_ends_a_scan_only_where_no_rule_matched() -> None:
+    """It passes what lies at or below its band; a match, or no word of it, asks the model."""
+    heuristic = np.array([[1.0, 0.0], [1.0, 0.0], [0.9, 0.1], [1.0, 0.0]])
+    linear = np.array([0.05, 0.06, 0.0, np.nan])
+    bands = Bands(safe=0.05)
+    scores, asked = decided(Task.TOXICITY, Mode.HYBRID, heuristic, MODEL[:4], bands, linear)
+    assert asked.tolist() == [False, True, True, True]
+    assert scores[0, 1] == 0.0
+    for row in range(4):
+        assert asks_model(Mode.HYBRID, heuristic[row, 1], bands, linear[row]) == asked[row]
+    off = Bands(safe=None)
+    assert decided(Task.TOXICITY, Mode.HYBRID, heuristic, MODEL[:4], off, linear)[1].all()
+    assert decided(Task.TOXICITY, Mode.ML, heuristic, MODEL[:4], bands, linear)[1].all()
+
+
 def test_both_takes_the_maximum_risk() -> None:
     """For two classes `both` is the elementwise maximum, and an error where the model failed."""
     scores, asked = decided(Task.PROMPT_INJECTION, Mode.BOTH, HEURISTIC, MODEL, Bands())

@@ -22,6 +22,7 @@ def scores_of(task: Task, n: int, seed: int = 0) -> Scores:
     width = 3 if task is Task.SENTIMENT else 2
     labels = rng.integers(-1, width, n)
     heuristic = np.round(rng.dirichlet(np.ones(width), n), 1)
+    heuristic[rng.random(n) < 0.3] = np.eye(width)[0]
     model = rng.dirichlet(np.ones(width), n)
     failed = rng.random(n) < 0.05
     model[failed] = np.nan
@@ -31,17 +32,18 @@ def scores_of(task: Task, n: int, seed: int = 0) -> Scores:
         task=task, row_index=np.arange(n), row_id=np.array([str(i) for i in range(n)], object),
         labels=labels, chars=np.full(n, 5), heuristic=heuristic, model=model,
         heuristic_ms=ms, model_ms=10 * ms, hit_ms=np.where(is_hit, 0.01, np.nan), is_hit=is_hit,
-        has_error=failed,
+        has_error=failed, linear=np.round(rng.random(n), 2), parts_ms={"linear_ms": ms / 7},
     )  # fmt: skip
 
 
-def test_every_cell_equals_deriving_hybrid_anew() -> None:
+@pytest.mark.parametrize("safe", [0.3, None])
+def test_every_cell_equals_deriving_hybrid_anew(safe: float | None) -> None:
     """Counts, share asked, recall lost and mean time are those of `mode_view` at those bands."""
     scores = scores_of(Task.TOXICITY, 400)
     assert scores.model is not None
     both = ~np.isnan(scores.model[:, 1])
     uppers, lowers = default_grid(scores.heuristic[:, 1])  # type: ignore[index]
-    points = sweep_bands(scores, mode_view(scores, Mode.ML), 0.45, uppers, lowers)
+    points = sweep_bands(scores, mode_view(scores, Mode.ML), 0.45, uppers, lowers, safe)
     assert len(points) > 20
     pure = mode_view(scores, Mode.ML, 0.45)
     for point in points:
