@@ -126,7 +126,7 @@ def suite_report(folder: Path) -> dict[str, Any]:
         suite.write_text(json.dumps({"datasets": items}))
         start = "from shield_engine.cli import main; main()"
         command = [sys.executable, "-c", start, "suite", str(suite)]
-        options = ["--modes", "heuristic,ml", "--json", str(out), "--no-store"]
+        options = ["--modes", "heuristic,ml,hybrid", "--json", str(out), "--no-store"]
         subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
         report: dict[str, Any] = json.loads(out.read_text())
     return report
@@ -178,7 +178,21 @@ def suite_tables(report: dict[str, Any]) -> list[str]:
         [name(item)] + [figure(item["modes"]["heuristic"]["metrics"], m) for m in ("accuracy", "recall", "fpr")]
         for item in of("prompt_injection") + of("toxicity")
     ]  # fmt: skip
-    return lines + table("set | accuracy | recall | FPR", rules)
+    lines += table("set | accuracy | recall | FPR", rules)
+    lines += ["Hybrid at its default bands, beside the model alone:", ""]
+    both = []
+    for item in of("prompt_injection") + of("toxicity"):
+        hybrid, model = item["modes"]["hybrid"], item["modes"]["ml"]
+        n = hybrid["n"]
+        changes = [
+            "-"
+            if hybrid["metrics"][m]["value"] is None or model["metrics"][m]["value"] is None
+            else f"{100 * (hybrid['metrics'][m]['value'] - model['metrics'][m]['value']):+.1f}"
+            for m in ("recall", "fpr", "accuracy")
+        ]
+        both.append([name(item), f"{n:,}", with_interval(hybrid["model_asked"], n), *changes])
+    header = "set | n | asks the model, % | recall, points | FPR, points | accuracy, points"
+    return lines + table(header, both)
 
 
 def _family(group: str) -> str:

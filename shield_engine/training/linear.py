@@ -7,25 +7,31 @@ the tier would not show to it are at most `MOST_LOST`, at 95% confidence.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shield_engine.config import SAFE_BAND
+from shield_engine.config import SAFE_BAND, MLConfig
+from shield_engine.engine import Shield
 from shield_engine.errors import TrainingError
 from shield_engine.evaluation.statistics import clopper_pearson
+from shield_engine.heuristics import heuristic_for
 from shield_engine.heuristics.linear import BUCKETS, LONGEST, LinearTier, features
-from shield_engine.training.mixture import Row
+from shield_engine.training.mixture import Mixture, Row
 from shield_engine.types import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MOST_LOST", "BandReport", "fit_linear", "place_band", "store_linear"]
+__all__ = ["MOST_LOST", "BandReport", "fit_linear", "make_tier", "place_band", "store_linear"]
+
+logger = logging.getLogger(__name__)
 
 MOST_LOST = 0.005
 _STRENGTH = 1.0  # inverse of the L2 penalty; 10 lets a third less pass
@@ -52,6 +58,39 @@ class BandReport:
     harmless: int
     passed: float
     frontier: dict[float, float]
+
+
+def make_tier(task: Task, mixture: Mixture, shield: Shield, path: Path) -> BandReport:
+    """Fit the tier of a task, place its band on the held-out rows and write it to `path`.
+
+    Args:
+        task: Injection or toxicity.
+        mixture: Rows of the shared model.
+        shield: Its rules and its model say which attacks the tier could lose.
+        path: Where the weights go; `weights_path(task)` for the bundled ones.
+
+    Raises:
+        TrainingError: Too few attacks to bound the loss.
+    """
+    heads = [task.value, *(["identity_hate"] if task is Task.TOXICITY else [])]
+    tier = fit_linear(task, [row for head in heads for row in mixture.training[head]])
+    held_out = [row for head in heads for row in mixture.validation[head]]
+    entry = shield.entry_for(task, MLConfig.evaluation())
+    part, rules = shield.model_part(entry), heuristic_for(task)
+    limit = part.thresholds["ml"]
+
+    def judge(row: Row) -> tuple[float, bool]:
+        is_silent = rules.score(row.text).score <= 0
+        finds = row.label == 1 and is_silent and part.infer(row.text).score >= limit
+        return tier.score(row.text) if is_silent else 1.0, finds
+
+    with ThreadPoolExecutor(shield.settings.workers) as pool:
+        scores, is_only_models = map(np.array, zip(*pool.map(judge, held_out), strict=True))
+    is_risky = np.array([row.label == 1 for row in held_out])
+    cut, report = place_band(scores, is_risky, is_only_models)
+    store_linear(tier, cut, path)
+    logger.info("%s: %s", task, report)
+    return report
 
 
 def fit_linear(task: Task, rows: Sequence[Row]) -> LinearTier:
