@@ -91,8 +91,8 @@ def show_summary(scans: list[Scan]) -> None:
                 help="The registry's balanced threshold. Sentiment takes the most probable class."
             ),
             "Method": st.column_config.TextColumn(
-                help="heuristic_short_circuit: the rules were so sure that hybrid did not ask "
-                "the model."
+                help="heuristic_short_circuit: hybrid did not ask the model, since the rules were "
+                "sure, or no rule matched and the linear tier found the text plain."
             ),
             "Cache": st.column_config.TextColumn(
                 help="A hit repeats the stored scores of the same text; nothing is computed."
@@ -111,6 +111,14 @@ def show_result(result: ScanResult, task: Task) -> None:
     with st.container(horizontal=True):
         for label, value in probabilities.items():
             st.metric(label, percent(value), border=True)
+        if "linear_score" in result.metadata:
+            st.metric(
+                "Linear tier",
+                f"{result.metadata['linear_score']:.3f}",
+                border=True,
+                help="Asked in hybrid where no rule matched. At or below the safe band (0.05) the "
+                "text passes without the model.",
+            )
         if "window" in result.metadata:
             start, end = result.metadata["window"]
             st.metric(

@@ -123,6 +123,8 @@ def print_scan(results: Mapping[Task, ScanResult]) -> None:
             f"  {result.metadata['label']}, risk {result.risk_score:.3f} ({result.severity.value}{threshold}), "
             f"{result.method.value}, {result.timings.total_ms:.1f} ms"
         )
+        if "linear_score" in result.metadata:
+            line.append(f", linear tier {result.metadata['linear_score']:.3f}")
         if result.model is not None:
             line.append(f", {result.model.id} {result.model.variant} {result.model.sha256[:12]}")
         console.print(line, soft_wrap=True)

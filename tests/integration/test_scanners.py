@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shield_engine.config import AllowList, MLConfig, ScannerConfig
+from shield_engine.config import SAFE_BAND, AllowList, Bands, MLConfig, ScannerConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ConfigError, InferenceError
 from shield_engine.ml import ArtifactStore, ModelLoader, ModelRegistry
@@ -76,6 +76,21 @@ def test_hybrid_ends_without_the_model_on_certain_rules(shield: Shield) -> None:
     assert certain.model is None
     assert open_case.method is Method.HYBRID_BOTH
     assert open_case.timings.infer_ms is not None
+
+
+def test_hybrid_lets_plain_text_pass_without_the_model(shield: Shield) -> None:
+    """Where no rule matched the linear tier may end the scan; without its band the model decides."""
+    text = "What are the best museums in Paris?"
+    scanner = shield.scanner(Task.PROMPT_INJECTION, ScannerConfig.for_mode(Mode.HYBRID))
+    plain = scanner.scan(text)
+    assert plain.method is Method.HEURISTIC_SHORT_CIRCUIT
+    assert plain.is_valid
+    assert plain.model is None
+    assert 0 < plain.metadata["linear_score"] <= SAFE_BAND
+    assert "linear_score" not in scanner.scan(f"{ATTACK} {text}").metadata
+    assert scanner.scan(text * 60).method is Method.HYBRID_BOTH
+    config = replace(ScannerConfig.for_mode(Mode.HYBRID), bands=Bands(safe=None))
+    assert shield.scanner(Task.PROMPT_INJECTION, config).scan(text).method is Method.HYBRID_BOTH
 
 
 def test_spans_lie_in_the_text_as_given(shield: Shield) -> None:
