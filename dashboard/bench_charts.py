@@ -44,6 +44,7 @@ _QUESTIONS: Mapping[tuple[str, str], str] = {
     ("cache", "ms"): "How long does a cache lookup take?",
     ("heuristic", "ms"): "How long do the rules take?",
     ("replay", "ms"): "How long does a request take in traffic that repeats itself?",
+    ("peers", "ms"): "How long do scanners of other makers take, beside ours?",
     ("memory", "MB"): "How much memory does it take?",
 }
 """The question each group of one unit answers, in the order of the page."""

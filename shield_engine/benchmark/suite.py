@@ -6,7 +6,9 @@ ratios; `_SECTIONS` lists them.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -40,13 +43,14 @@ from shield_engine.benchmark.timing import (
 from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig
 from shield_engine.engine import Shield
-from shield_engine.errors import ShieldError
+from shield_engine.errors import ConfigError, ShieldError
 from shield_engine.evaluation.statistics import wilson
 from shield_engine.heuristics import Normalizer, load_rules
 from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.ml import ArtifactStore, LoadedModel, MLScore, ModelEntry, ModelLoader
 from shield_engine.ml.loader import default_session
 from shield_engine.ml.tokenizer import Window
+from shield_engine.peers import Peer, installed_peers, stackone_parts
 from shield_engine.pipeline import ScannerPipeline
 from shield_engine.scanners import PartsScanner, RawScores
 from shield_engine.settings import usable_cpus
@@ -62,6 +66,7 @@ _WARM_UP = 20
 _LENGTHS = (16, 32, 64, 128)
 _PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _ZIPF_EXPONENT = 1.1
+_SAME_SCORE = 0.01
 _LOADS = (0.5, 0.8)
 
 
@@ -444,6 +449,75 @@ def _three_scanners(subject: Subject) -> Measured:
     yield Ratio("three_scanners_vs_one", ratio, 1.5 if is_shared else 2.7, "lower", detail)
 
 
+def _peers(subject: Subject) -> Measured:
+    """Installed scanners of other makers beside our model, and StackOne's file in our engine."""
+    for task in Task:
+        try:
+            peers = installed_peers(task)
+        except ConfigError:
+            continue
+        texts, own = subject.texts(task), subject.shield.model_part(subject.entries[task])
+        calls: dict[str, Callable[[str], Any]] = {subject.entries[task].id: own.infer}
+        calls |= {peer.name: peer.score for peer in peers}
+        time_interleaved(calls, texts[:_WARM_UP])
+        timed = time_interleaved(calls, _cycled(texts, subject.effort.calls))
+        for name, found in timed.items():
+            detail = {"what": "the score of one text, no cache", **describe(texts)}
+            yield from _percentiles(f"peers.{task.value}.{name}", found, "peers", detail)
+        stackone = next((peer for peer in peers if peer.name == "stackone-defender"), None)
+        if stackone is not None:
+            yield _stackone_file(subject, stackone)
+
+
+def _stackone_file(subject: Subject, package: Peer) -> Ratio:
+    """Return how much faster our engine runs StackOne's file than its own package does.
+
+    Raises:
+        ShieldError: The two give one text different scores.
+    """
+    folder, divisor, _ = stackone_parts()
+    model, tokenizer = folder / "model_quantized.onnx", folder / "tokenizer.json"
+    entry = replace(
+        subject.entry,
+        id="stackone-file",
+        sources=(model.as_uri(),),
+        sha256=_sha256(model),
+        size_bytes=model.stat().st_size,
+        labels=("injection", "benign"),
+        output="logits",
+        post_processing="sigmoid",
+        window_penalty=0.0,
+        operating_points={},
+        tokenizer_sources=(tokenizer.as_uri(),),
+        tokenizer_sha256=_sha256(tokenizer),
+    )
+    engine = subject.shield.inference(entry)
+
+    def ours(text: str) -> float:
+        risk = float(engine.infer(text).score)
+        return 1.0 / (1.0 + math.pow((1.0 - risk) / risk, 1.0 / divisor))
+
+    texts = subject.of_tokens(64, 50)
+    # A dynamic INT8 score moves with the order of the sums before each rounding.
+    change = float(np.mean([abs(ours(text) - package.score(text)[1]) for text in texts]))
+    if change > _SAME_SCORE:
+        raise ShieldError(f"StackOne's file scores {change:.3f} away in our engine; report this")
+    calls: dict[str, Callable[[str], Any]] = {"package": package.score, "ours": ours}
+    time_interleaved(calls, texts[:_WARM_UP])
+    timed = time_interleaved(calls, _cycled(texts, subject.effort.calls))
+    detail = {
+        "what": "time of stackone-defender / time of our engine, same file",
+        "mean_score_change": change,
+        **describe(texts),
+    }
+    paired = _paired(timed["package"].wall_s, timed["ours"].wall_s)
+    return Ratio("stackone_vs_its_package", paired, 1.2, detail=detail)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _throughput(subject: Subject) -> Measured:
     effort = subject.effort
     ordinary = subject.ordinary()[: 2 * effort.round_texts]
@@ -626,6 +700,7 @@ _SECTIONS: tuple[tuple[str, float, Callable[[Subject], Measured]], ...] = (
     ("matcher against re", 1, _matching),
     ("end to end", 8, _end_to_end),
     ("three scanners", 4, _three_scanners),
+    ("peers", 2, _peers),
     ("throughput", 6, _throughput),
     ("traffic replay", 1.5, _replay),
     ("open traffic", 8, _arrivals),

@@ -110,6 +110,12 @@ PolicyOption = Annotated[
     Path | None,
     typer.Option("--policy", help="A shield.toml: decides mode, model, threshold and bands."),
 ]
+PeersOption = Annotated[
+    bool,
+    typer.Option(
+        "--peers", help="Score the same rows with the installed scanners of other makers, too."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Of the bootstrap intervals.")]
 
 
@@ -216,6 +222,7 @@ def evaluate(
     limit: LimitOption = None,
     workers: WorkersOption = None,
     reuse: ReuseOption = False,
+    peers: PeersOption = False,
     seed: SeedOption = 7,
     json_out: JsonOption = None,
     scores: ScoresOption = None,
@@ -249,6 +256,7 @@ def evaluate(
         seed,
         policies,
         reuse,
+        peers,
     )
     _evaluate([item], spec, json_out, scores, store)
 
@@ -281,6 +289,7 @@ def suite(
     limit: LimitOption = None,
     workers: WorkersOption = None,
     reuse: ReuseOption = False,
+    peers: PeersOption = False,
     seed: SeedOption = 7,
     json_out: JsonOption = None,
     scores: ScoresOption = None,
@@ -322,6 +331,7 @@ def suite(
         seed,
         policies,
         reuse,
+        peers,
     )
     _evaluate(items, spec, json_out, scores, store)
 
@@ -693,6 +703,7 @@ def _spec(
     seed: int,
     policies: Mapping[Task, Policy] | None,
     reuse: bool,
+    peers: bool,
 ) -> Any:
     from shield_engine.evaluation.suite import EvaluationSpec
 
@@ -707,6 +718,7 @@ def _spec(
         seed=seed,
         policies=policies,
         reuse=reuse,
+        peers=peers,
     )
 
 

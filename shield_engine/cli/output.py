@@ -69,42 +69,43 @@ def print_evaluation(result: DatasetEvaluation) -> None:
     for warning in result.warnings:
         note(f"warning: {printable(warning)}")
     head = f"{result.item.path}: {result.rows:,} rows, {result.quarantined:,} quarantined"
+    columns = {mode.value: found for mode, found in result.modes.items()} | dict(result.peers)
     table = Table(
         "",
-        *(mode.value for mode in result.modes),
+        *columns,
         title=Text(printable(head)),
         title_justify="left",
     )
-    first = next(iter(result.modes.values()))
+    first = next(iter(columns.values()))
     names = _BINARY if first.positive_label is not None else _MULTICLASS
     for name in names:
-        if all(mode.metrics[name].value is None for mode in result.modes.values()):
+        if all(mode.metrics[name].value is None for mode in columns.values()):
             continue
-        table.add_row(name, *(_figure(mode.metrics[name]) for mode in result.modes.values()))
+        table.add_row(name, *(_figure(mode.metrics[name]) for mode in columns.values()))
     table.add_row(
         "threshold",
         *(
             "argmax" if mode.threshold is None else f"{mode.threshold:g}"
-            for mode in result.modes.values()
+            for mode in columns.values()
         ),
     )
     table.add_row(
-        "rows scored / errors", *(f"{mode.n:,} / {mode.errors:,}" for mode in result.modes.values())
+        "rows scored / errors", *(f"{mode.n:,} / {mode.errors:,}" for mode in columns.values())
     )
     table.add_row(
         "flagged",
-        *(percent(mode.flagged / mode.n if mode.n else None) for mode in result.modes.values()),
+        *(percent(mode.flagged / mode.n if mode.n else None) for mode in columns.values()),
     )
     table.add_row(
         "model asked",
-        *(percent(mode.asked / mode.n if mode.n else None) for mode in result.modes.values()),
+        *(percent(mode.asked / mode.n if mode.n else None) for mode in columns.values()),
     )
-    table.add_row("p50 / p95 / p99 ms", *(_latency(mode.latency) for mode in result.modes.values()))
+    table.add_row("p50 / p95 / p99 ms", *(_latency(mode.latency) for mode in columns.values()))
     table.add_row(
         "cache hit rate",
         *(
             percent(mode.hits / (mode.hits + mode.misses) if mode.n else None)
-            for mode in result.modes.values()
+            for mode in columns.values()
         ),
     )
     console.print(table)

@@ -21,6 +21,7 @@ from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.evaluation.evaluate import (
     ModeEvaluation,
+    evaluate_peer,
     evaluate_run,
     row_groups,
     scores_table,
@@ -28,6 +29,7 @@ from shield_engine.evaluation.evaluate import (
 from shield_engine.evaluation.label_policy import label_policy_figures
 from shield_engine.evaluation.metrics import Figure
 from shield_engine.evaluation.runs import Progress, RunSpec, execute, parts_for, start
+from shield_engine.peers import installed_peers
 from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
@@ -64,7 +66,8 @@ class EvaluationSpec:
     """What to evaluate files with; the same for every file of a suite.
 
     Where `policies` are given, each file is judged by its task's: that decides mode, model,
-    threshold and bands instead of the other fields.
+    threshold and bands instead of the other fields. With `peers` the installed scanners of other
+    makers score the same rows.
     """
 
     modes: tuple[Mode, ...] = tuple(Mode)
@@ -77,6 +80,7 @@ class EvaluationSpec:
     seed: int = 7
     policies: Mapping[Task, Policy] | None = None
     reuse: bool = False
+    peers: bool = False
 
     def under_policy(self, policy: Policy) -> EvaluationSpec:
         """Return the settings under which `policy` is judged."""
@@ -105,6 +109,7 @@ class DatasetEvaluation:
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
+    peers: Mapping[str, ModeEvaluation] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -118,6 +123,8 @@ class DatasetEvaluation:
                 "allowed": list(self.policy.allowed_labels),
                 "metrics": {name: f.as_dict() for name, f in self.label_policy.items()},
             }
+        if self.peers:
+            head["peers"] = {name: result.as_dict() for name, result in self.peers.items()}
         return head | {
             "rows": self.rows,
             "quarantined": self.quarantined,
@@ -220,6 +227,17 @@ def evaluate_file(
         slice_names=item.slices,
         seed=spec.seed,
     )
+    peers = {
+        peer.name: evaluate_peer(
+            store,
+            run.run_id,
+            peer,
+            workers=spec.workers or shield.settings.workers,
+            slice_names=item.slices,
+            seed=spec.seed,
+        )
+        for peer in (installed_peers(item.task) if spec.peers else ())
+    }
     return DatasetEvaluation(
         item=item,
         rows=len(imported.table),
@@ -230,6 +248,7 @@ def evaluate_file(
         warnings=(*policy_warnings, *_warnings(store, imported, run)),
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
+        peers=peers,
     )
 
 
