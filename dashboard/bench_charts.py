@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dashboard.charts import figure_of
 from dashboard.components import visible
 from shield_engine.benchmark import compare
 
@@ -23,6 +24,10 @@ __all__ = [
     "chart_groups",
     "comparison_chart",
     "comparison_frame",
+    "cost_frame",
+    "distributions",
+    "distributions_chart",
+    "distributions_frame",
     "document_title",
     "figure_named",
     "figures_chart",
@@ -36,6 +41,8 @@ Document = Mapping[str, Any]
 Figure = Mapping[str, Any]
 
 _PERCENTILES = ("p50", "p95", "p99")
+_LONGEST_MS = 1e9
+_MOST_STEPS = 1_000
 _QUESTIONS: Mapping[tuple[str, str], str] = {
     ("end_to_end", "ms"): "How long does a text take, end to end?",
     ("inference", "ms"): "How long does the model alone take?",
@@ -44,6 +51,8 @@ _QUESTIONS: Mapping[tuple[str, str], str] = {
     ("cache", "ms"): "How long does a cache lookup take?",
     ("heuristic", "ms"): "How long do the rules take?",
     ("replay", "ms"): "How long does a request take in traffic that repeats itself?",
+    ("parts", "ms"): "Where does the time of a text go, on average?",
+    ("hit_rate", "%"): "What share of requests does the cache answer, by its size and by repeats?",
     ("peers", "ms"): "How long do scanners of other makers take, beside ours?",
     ("memory", "MB"): "How much memory does it take?",
 }
@@ -319,6 +328,80 @@ def figures_chart(
         },
     )
     return figure
+
+
+def distributions(document: Document) -> dict[str, list[float]]:
+    """Return the end-to-end latencies that a benchmark kept whole, ms at even shares, by name."""
+    found: dict[str, list[float]] = {}
+    for figure in document["figures"]:
+        steps = (
+            figure["detail"].get("quantiles") if isinstance(figure.get("detail"), dict) else None
+        )
+        if figure.get("group") != "end_to_end" or not isinstance(steps, list):
+            continue
+        is_drawable = 1 < len(steps) <= _MOST_STEPS and all(
+            isinstance(step, int | float) and 0 < step < _LONGEST_MS for step in steps
+        )
+        if is_drawable and steps == sorted(steps):
+            found[_row_and_series(figure)[0]] = steps
+    return found
+
+
+def distributions_frame(document: Document) -> pd.DataFrame:
+    """Return those latencies as a table: a row a share, a column a mode and outcome."""
+    parts = []
+    for name, steps in distributions(document).items():
+        shares = [place / (len(steps) - 1) for place in range(len(steps))]
+        parts.append(pd.DataFrame({"Share": shares, "Case": name, "ms": steps}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def distributions_chart(document: Document, palette: Mapping[str, str]) -> go.Figure:
+    """Draw the share of texts done within a time, a line a mode: misses full, hits dotted."""
+    traces = []
+    colors = ("heuristic", "ml", "hybrid", "both")
+    for name, steps in distributions(document).items():
+        mode, _, outcome = name.partition(", ")
+        traces.append(
+            go.Scatter(
+                x=steps,
+                y=[100 * place / (len(steps) - 1) for place in range(len(steps))],
+                name=name,
+                mode="lines",
+                line={
+                    "color": palette[mode if mode in colors else "muted"],
+                    "dash": "dot" if outcome == "hit" else "solid",
+                    "shape": "hv",
+                },
+                hovertemplate="%{y:.0f}% within %{x:.3g} ms",
+            )
+        )
+    return figure_of(
+        *traces,
+        xaxis={"title": "ms (logarithmic), left is better", "type": "log"},
+        yaxis={"title": "% of texts", "range": [0, 101]},
+    )
+
+
+def cost_frame(document: Document, price: float) -> pd.DataFrame:
+    """Return what a million texts cost at a price of one CPU for an hour, by throughput figure."""
+    rows = []
+    for figure in document["figures"]:
+        detail = figure["detail"] if isinstance(figure.get("detail"), dict) else {}
+        ms = detail.get("cpu_ms_per_text")
+        if figure.get("unit") == "texts/s" and isinstance(ms, int | float) and 0 < ms < _LONGEST_MS:
+            hours = ms * 1e6 / 3.6e6
+            asked = detail.get("model_asked_share")
+            rows.append(
+                {
+                    "What": _row_and_series(figure)[0],
+                    "CPU ms a text": ms,
+                    "CPU hours a million": hours,
+                    "Price of a million": hours * price,
+                    "Asks the model": asked if isinstance(asked, int | float) else None,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _ticks(left: float, right: float) -> list[float]:

@@ -21,7 +21,7 @@ from dashboard.components import (
     show_error,
 )
 from dashboard.measurement import Measurement
-from dashboard.state import drop_stale, resources
+from dashboard.state import drop_stale, keep, resources
 from shield_engine.benchmark import as_markdown, read_document, run_benchmark
 from shield_engine.errors import ShieldError
 
@@ -128,6 +128,14 @@ def show_benchmark(document: Mapping[str, Any]) -> None:
                     border=True,
                     height="stretch",
                 )
+    if bench_charts.distributions(document):
+        charted(
+            "What share of texts is done within a time?",
+            bench_charts.distributions_chart(document, PALETTE),
+            bench_charts.distributions_frame(document),
+            key="distributions",
+            help="Each mode by whether the result cache answered: a miss is drawn full, a hit dotted.",
+        )
     for group in bench_charts.chart_groups(document):
         charted(
             group.question,
@@ -137,6 +145,7 @@ def show_benchmark(document: Mapping[str, Any]) -> None:
             help="Dots are measured, lines their 95% intervals. Bands are the reference system's "
             "targets, set for models of 184 M parameters: nobody measured them.",
         )
+    show_cost(document)
     st.subheader("Are this project's own aims met?", anchor=False)
     st.dataframe(
         bench_charts.ratios_frame(document),
@@ -158,6 +167,29 @@ def show_benchmark(document: Mapping[str, Any]) -> None:
             download(document)
     with st.expander("The machine"):
         st.dataframe(bench_charts.machine_frame(document), hide_index=True, key="machine")
+
+
+def show_cost(document: Mapping[str, Any]) -> None:
+    """Show what a million texts cost, from the CPU time they took."""
+    if bench_charts.cost_frame(document, 1.0).empty:
+        return
+    st.subheader("What does a million texts cost?", anchor=False)
+    keep("cpu_hour_price", 0.05)
+    price = st.number_input(
+        "Price of one CPU for an hour", min_value=0.0, step=0.01, format="%.3f",
+        key="cpu_hour_price", width=220,
+        help="In any currency. Times count CPU time, not waiting, on the machine measured here.",
+    )  # fmt: skip
+    st.dataframe(
+        bench_charts.cost_frame(document, price), hide_index=True, key="cost", height="content",
+        column_config={
+            "CPU ms a text": st.column_config.NumberColumn(format="%.3f"),
+            "CPU hours a million": st.column_config.NumberColumn(format="%.3g"),
+            "Price of a million": st.column_config.NumberColumn(format="%.3g"),
+            "Asks the model": st.column_config.NumberColumn(format="percent"),
+        },
+        alt="CPU time and price of a million texts",
+    )  # fmt: skip
 
 
 def download(document: Mapping[str, Any]) -> None:

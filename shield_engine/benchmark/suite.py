@@ -68,14 +68,27 @@ _PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _ZIPF_EXPONENT = 1.1
 _SAME_SCORE = 0.01
 _LOADS = (0.5, 0.8)
+_STEPS = 41
+_DISTINCT = 50_000
+_CROWDED_ROUNDS = 4
+_CALLERS = (1, 2, 4, 8, 16, 32)
+_CACHE_SIZES = (100, 1_000, 10_000)
+_REPEATS = {"rare": 0.7, "some": 0.9, "often": 1.1}  # exponents of Zipf draws
+_PARTS = ("normalise", "rules", "tokenize", "infer")
 
 
 def _percentiles(
     name: str, timed: Timed[Any], group: str, detail: Mapping[str, Any], target: str | None = None
 ) -> Iterator[Figure]:
+    # The first carries the whole distribution, for whoever draws it.
+    steps = np.quantile(timed.wall_s, np.linspace(0, 1, _STEPS)) * 1_000
+    extra: dict[str, Any] = {"quantiles": steps.tolist()}
     for label, share in _PERCENTILES:
         estimate = percentile_estimate(timed.wall_s, share).scaled(1_000)
-        yield Figure(f"{name}.{label}", estimate, "ms", group, target=target, detail=detail)
+        yield Figure(
+            f"{name}.{label}", estimate, "ms", group, target=target, detail={**detail, **extra}
+        )
+        extra = {}
 
 
 def _rate(
@@ -311,6 +324,28 @@ def _caching(subject: Subject) -> Measured:
     yield from _percentiles("cache_lookup", timed["lookup"], "cache", detail, "cache_lookup")
 
 
+def _hit_rates(subject: Subject) -> Measured:
+    """Count the hits of caches of several sizes under several repeat distributions."""
+    n = subject.effort.requests * 4
+    for repeats, exponent in _REPEATS.items():
+        weights = 1 / np.arange(1, _DISTINCT + 1) ** exponent
+        drawn = np.random.default_rng(_SEED).choice(_DISTINCT, n, p=weights / weights.sum())
+        requests = drawn.tolist()
+        for size in _CACHE_SIZES:
+            cache: ResultCache[RawScores] = ResultCache(CacheConfig(size=size))
+            for request in requests:
+                if cache.get(request) is None:
+                    cache.put(request, RawScores(None, None))
+            hits = cache.stats().hits
+            found = wilson(hits, n)
+            rate = Estimate(100 * hits / n, 100 * found.low, 100 * found.high, n, "Wilson")
+            yield Figure(
+                f"hit_rate.repeats_{repeats}.size_{size}",
+                rate, "%", "hit_rate", "higher",
+                detail={"requests": n, "distinct_texts": _DISTINCT, "zipf_exponent": exponent},
+            )  # fmt: skip
+
+
 def _heuristics(subject: Subject) -> Measured:
     effort = subject.effort
     for task in Task:
@@ -415,6 +450,7 @@ def _end_to_end(subject: Subject) -> Measured:
             {"what": "texts the rules' automaton has seen", **tally.shares(), **describe(texts)},
             None if mode is Mode.HEURISTIC else "end_to_end_ml",
         )  # fmt: skip
+        yield from _parts(mode, timed.results)
     for text in texts:
         for call in calls.values():
             call(text)
@@ -429,6 +465,22 @@ def _end_to_end(subject: Subject) -> Measured:
         if mode is Mode.HYBRID:
             median = percentile_estimate(timed.wall_s, 0.5).scaled(1_000_000)
             yield Ratio("cached_p50_us", median, 15, "lower", detail)
+
+
+def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
+    """Return the mean milliseconds that each part of a scan takes; a part left out takes none."""
+    took = {
+        part: np.array([getattr(result.timings, f"{part}_ms") or 0.0 for result in results])
+        for part in _PARTS
+    }
+    took["rest"] = np.array([result.timings.total_ms for result in results]) - sum(took.values())
+    for part, ms in took.items():
+        if ms.any():
+            what = "mean over all scans of the mode, cache misses"
+            yield Figure(
+                f"parts.{mode.value}.{part}", mean_estimate(ms), "ms", "parts",
+                detail={"what": what, "share": float(ms.sum() / sum(map(np.sum, took.values())))},
+            )  # fmt: skip
 
 
 def _three_scanners(subject: Subject) -> Measured:
@@ -537,11 +589,12 @@ def _throughput(subject: Subject) -> Measured:
     yield Ratio("hybrid_per_second", figure.estimate, 2_000, detail=figure.detail)
 
     texts, scanner = subject.of_tokens(64, effort.round_texts), subject.scanner(Mode.ML)
-    levels = [2**power for power in range(usable_cpus().bit_length())]
-    done: dict[int, list[Round]] = {threads: [] for threads in levels}
-    for threads in levels:
+    done: dict[int, list[Round]] = {threads: [] for threads in _CALLERS}
+    for threads in _CALLERS:
         time_threads(scanner.scan, texts, threads)
     for position in range(effort.rounds):
+        # What more callers than CPUs gain or lose shows in a few rounds.
+        levels = [n for n in _CALLERS if n <= usable_cpus() or position < _CROWDED_ROUNDS]
         for threads in levels if position % 2 else reversed(levels):
             done[threads].append(_proved_round(scanner, texts, threads))
     figures = {
@@ -696,6 +749,7 @@ _SECTIONS: tuple[tuple[str, float, Callable[[Subject], Measured]], ...] = (
     ("against bare ONNX Runtime", 2, _bare_inference),
     ("INT8 against others", 2, _variants),
     ("cache", 0.5, _caching),
+    ("cache sizes", 0.5, _hit_rates),
     ("heuristics", 5, _heuristics),
     ("matcher against re", 1, _matching),
     ("end to end", 8, _end_to_end),

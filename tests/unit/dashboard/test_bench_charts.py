@@ -13,6 +13,10 @@ from dashboard.bench_charts import (
     chart_groups,
     comparison_chart,
     comparison_frame,
+    cost_frame,
+    distributions,
+    distributions_chart,
+    distributions_frame,
     document_title,
     figure_named,
     figures_chart,
@@ -306,3 +310,42 @@ def test_only_parted_intervals_are_drawn(document: Any) -> None:
     assert list(chart.layout.yaxis.ticktext) == ["end_to_end.ml.miss.p50", "throughput.ml"]
     assert comparison_chart(comparison_frame(document, document), PALETTE) is None
     assert chart.layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_whole_distributions_are_drawn_by_mode_and_outcome(document: dict[str, Any]) -> None:
+    """Only sorted, positive, finite steps of end-to-end figures; names are shown as text."""
+    document["figures"] = [
+        figure("end_to_end.ml.miss.p50", 2.0, detail={"quantiles": [1.0, 2.0, 4.0]}),
+        figure(f"end_to_end.{HOSTILE}.p50", 2.0, detail={"quantiles": [1.0, 2.0]}),
+        figure("end_to_end.hybrid.hit.p50", 1.0, detail={"quantiles": [3.0, 2.0]}),
+        figure("end_to_end.both.hit.p50", 1.0, detail={"quantiles": ["1", None]}),
+        figure("end_to_end.both.miss.p50", 1.0, detail={"quantiles": [0.0, 1.0]}),
+        figure("inference.p50", 1.0, group="inference", detail={"quantiles": [1.0, 2.0]}),
+        figure("end_to_end.ml.miss.p95", 3.0, detail="no table"),
+    ]
+    found = distributions(document)
+    assert found["ml, miss"] == [1.0, 2.0, 4.0]
+    assert len(found) == 2
+    assert not any("<a" in name for name in found)
+    frame = distributions_frame(document)
+    assert frame[frame["Case"] == "ml, miss"]["Share"].tolist() == [0.0, 0.5, 1.0]
+    chart = distributions_chart(document, PALETTE)
+    assert list(chart.data[0].y) == [0, 50, 100]
+    document["figures"] = []
+    assert distributions_frame(document).empty
+
+
+def test_a_million_texts_cost_their_cpu_time(document: dict[str, Any]) -> None:
+    """3.6 ms a text are an hour of one CPU a million; figures without CPU time are left out."""
+    document["figures"] = [
+        figure("throughput.ml", 250.0, unit="texts/s", group="throughput",
+               detail={"cpu_ms_per_text": 3.6, "model_asked_share": 1.0}),
+        figure("throughput.odd", 250.0, unit="texts/s", group="throughput",
+               detail={"cpu_ms_per_text": "3.6"}),
+        figure("throughput.none", 250.0, unit="texts/s", group="throughput", detail=None),
+    ]  # fmt: skip
+    frame = cost_frame(document, 0.5)
+    assert frame["CPU hours a million"].tolist() == pytest.approx([1.0])
+    assert frame["Price of a million"].tolist() == pytest.approx([0.5])
+    document["figures"] = []
+    assert cost_frame(document, 0.5).empty
