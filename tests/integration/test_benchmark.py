@@ -78,15 +78,43 @@ def test_the_suite_covers_every_operation(document: dict[str, Any]) -> None:
     names = {figure["name"] for figure in document["figures"]}
 
     assert {figure["group"] for figure in document["figures"]} == {
-        "cache", "end_to_end", "heuristic", "inference", "load", "memory", "replay", "throughput",
-        "tokenization",
+        "cache", "end_to_end", "heuristic", "hit_rate", "inference", "load", "memory", "parts",
+        "peers", "replay", "throughput", "tokenization",
     }  # fmt: skip
+    for callers in (1, 2, 4, 8, 16, 32):
+        assert f"throughput.ml.threads_{callers}" in names
     for mode in ("heuristic", "ml", "hybrid", "both"):
         for outcome in ("miss", "hit"):
             for share in ("p50", "p95", "p99"):
                 assert f"end_to_end.{mode}.{outcome}.{share}" in names
     for length in (16, 32, 64, 128):
         assert f"inference.{length}_tokens.p99" in names
+
+
+def test_a_larger_cache_and_more_repeats_are_hit_more(document: dict[str, Any]) -> None:
+    """Hits are counted on a cold cache, so they are the same in every run."""
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    rates = [
+        [values[f"hit_rate.repeats_{repeats}.size_{size}"] for size in (100, 1_000, 10_000)]
+        for repeats in ("rare", "some", "often")
+    ]
+    assert all(row == sorted(row) for row in rates)
+    assert all(list(column) == sorted(column) for column in zip(*rates, strict=True))
+    assert 0 < rates[0][0] < rates[2][2] < 100
+
+
+def test_parts_add_up_to_the_whole(document: dict[str, Any]) -> None:
+    """Mean times of the parts are shares of one; rules take none of mode ml's time."""
+    shares: dict[str, dict[str, float]] = {}
+    for figure in document["figures"]:
+        if figure["group"] == "parts":
+            _, mode, part = figure["name"].split(".")
+            shares.setdefault(mode, {})[part] = figure["detail"]["share"]
+    assert set(shares) == {"heuristic", "ml", "hybrid", "both"}
+    for parts in shares.values():
+        assert sum(parts.values()) == pytest.approx(1.0)
+    assert "rules" not in shares["ml"]
+    assert shares["ml"]["infer"] > 0.5
 
 
 def test_ratios_have_the_names_that_documents_share(document: dict[str, Any]) -> None:
