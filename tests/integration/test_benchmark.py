@@ -112,6 +112,7 @@ def test_parts_add_up_to_the_whole(document: dict[str, Any]) -> None:
             shares.setdefault(mode, {})[part] = figure["detail"]["share"]
     assert set(shares) == {"heuristic", "ml", "hybrid", "both"}
     for parts in shares.values():
+        assert min(parts.values()) > 0
         assert sum(parts.values()) == pytest.approx(1.0)
     assert "rules" not in shares["ml"]
     assert shares["ml"]["infer"] > 0.5
