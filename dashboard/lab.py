@@ -200,7 +200,7 @@ def bands_frame(ordered: Sequence[tuple[BandPoint, float | None]]) -> pd.DataFra
                 "Lower band": "off" if point.bands.lower is None else f"{point.bands.lower:g}",
                 "F1": point.f1,
                 "Recall": point.recall,
-                "Recall lost to the rules": point.recall_lost,
+                "Recall lost before the model": point.recall_lost,
                 "FPR": point.fpr,
                 "Asks the model": point.asked,
                 "Mean ms": point.mean_ms,

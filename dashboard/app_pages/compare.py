@@ -413,7 +413,7 @@ def show_prefilter(found: Lattice) -> None:
         )  # fmt: skip
         if prefilter.risky:
             st.metric(
-                "Recall lost to the rules", percent(prefilter.lost_recall), border=True,
+                "Recall lost before the model", percent(prefilter.lost_recall), border=True,
                 help=f"{len(prefilter.lost):,} of {prefilter.risky:,} risky rows that the rules "
                 "let through unasked and the model would have flagged.",
             )  # fmt: skip

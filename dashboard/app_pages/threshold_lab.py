@@ -480,7 +480,7 @@ def show_bands(
         frame, hide_index=True, key="lab_band_table", height=240,
         column_config={
             name: st.column_config.NumberColumn(format="percent")
-            for name in ("F1", "Recall", "Recall lost to the rules", "FPR", "Asks the model")
+            for name in ("F1", "Recall", "Recall lost before the model", "FPR", "Asks the model")
         } | {"Mean ms": st.column_config.NumberColumn(
             format="%.3f", help="Stored times of the parts, added up; cache misses only."),
             "Cost of 1,000 texts": st.column_config.NumberColumn(format="%.4g")},
