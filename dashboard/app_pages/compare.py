@@ -405,17 +405,17 @@ def show_prefilter(found: Lattice) -> None:
     """Show what the rules before the model save, and what that costs."""
     prefilter = found.prefilter
     assert prefilter is not None  # noqa: S101 - the caller has looked
-    st.subheader("What do the rules before the model save, and cost?", anchor=False)
+    st.subheader("What do rules and linear tier save before the model, and cost?", anchor=False)
     with st.container(horizontal=True):
         st.metric(
             "Model calls avoided", percent(prefilter.avoided_share), border=True,
-            help=f"{prefilter.avoided:,} of {prefilter.n:,} rows that hybrid decided by rules.",
+            help=f"{prefilter.avoided:,} of {prefilter.n:,} rows that hybrid decided without the model.",
         )  # fmt: skip
         if prefilter.risky:
             st.metric(
                 "Recall lost before the model", percent(prefilter.lost_recall), border=True,
-                help=f"{len(prefilter.lost):,} of {prefilter.risky:,} risky rows that the rules "
-                "let through unasked and the model would have flagged.",
+                help=f"{len(prefilter.lost):,} of {prefilter.risky:,} risky rows that rules and "
+                "tier let through unasked and the model would have flagged.",
             )  # fmt: skip
         if prefilter.harmless:
             st.metric(
