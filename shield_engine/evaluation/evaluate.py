@@ -366,6 +366,8 @@ def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Ta
                 continue
             values = probabilities[:, position]
             columns[column] = pa.array(values, mask=np.isnan(values))
+    if scores.linear is not None and run.task is not Task.SENTIMENT and len(run.parts) == 2:
+        columns["linear_score"] = pa.array(scores.linear, mask=np.isnan(scores.linear))
     columns |= {name: pa.array(ms, mask=np.isnan(ms)) for name, ms in scores.parts_ms.items()}
     columns["is_cache_hit"] = scores.is_hit
     columns["has_error"] = scores.has_error

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from shield_engine.config import ScannerConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError
 from shield_engine.evaluation.evaluate import available_modes, evaluate_run
@@ -122,6 +123,25 @@ def test_sample_figures_equal_scikit_learns(shield: Shield) -> None:
     for result in results:
         check(result)
         assert all("category" in (mode.slices or {}) for mode in result.modes.values())
+
+
+def test_stored_scores_give_what_the_scanner_gives_in_hybrid(shield: Shield) -> None:
+    """Rules, linear tier and model: derived row by row as scanned text by text."""
+    item = load_suite(bundled("datasets", "suite.json"))[0]
+    store = Store.in_memory()
+    result = evaluate_file(store, shield, item, EvaluationSpec(), keep_scores=True)
+    assert result.scores is not None
+    rows = result.scores.to_pydict()
+    scanner = shield.scanner(item.task, ScannerConfig.for_mode(Mode.HYBRID))
+    texts = [text for _, text, _ in store.texts(store.datasets()[0].dataset_id, 0, 120)]
+    passed = 0
+    for place, text in enumerate(texts):
+        scanned = scanner.scan(text)
+        assert rows["hybrid_score"][place] == scanned.risk_score
+        if "linear_score" in scanned.metadata:
+            assert rows["linear_score"][place] == scanned.metadata["linear_score"]
+            passed += scanned.model is None
+    assert passed > 0
 
 
 @pytest.mark.parametrize(
