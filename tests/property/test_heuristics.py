@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import random
 import re
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +27,9 @@ ORACLES = {
     ]
     for task, rules in RULES.items()
 }
+
+_A_FILE = 40
+_BROKEN = ("\ud800", "\x00", "\u202e", "\u200b", "%E0%A4", "\ufffd\u0301")
 
 pieces = st.one_of(
     st.sampled_from([rule.example for rules in RULES.values() for rule in rules]),
@@ -52,6 +59,22 @@ def test_any_text_has_a_score_with_spans_inside_it(text: str) -> None:
 @given(texts)
 def test_matcher_agrees_with_pythons_re(text: str) -> None:
     """For every normalised view, the filtering matcher and `re` name the same rules."""
+    _compare(text)
+
+
+def test_matcher_agrees_with_pythons_re_on_public_texts(shared_data: Path) -> None:
+    """The same on a sample of every public file, whole and with pieces of other texts inside."""
+    draw = random.Random(11)
+    for path in sorted(shared_data.glob("*/**/*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            texts = [json.loads(line)["text"][:5_000] for line in lines]
+        for text in draw.sample(texts, min(_A_FILE, len(texts))):
+            _compare(text)
+            place = draw.randrange(len(text) + 1)
+            _compare(text[:place] + draw.choice(_BROKEN) + text[place:])
+
+
+def _compare(text: str) -> None:
     for view in normalize(text).views:
         for task, matcher in MATCHERS.items():
             expected = [i for i, oracle in enumerate(ORACLES[task]) if oracle.search(view.text)]

@@ -56,6 +56,25 @@ def test_rules_cover_the_categories_they_should() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("task", "category"), sorted({(task, rule.category) for task, rule in ALL_RULES})
+)
+def test_a_category_that_is_taken_away_is_missed(task: Task, category: str) -> None:
+    """Without its rules no text of a category has that reason, and nearly all lose risk."""
+    own = [rule for t, rule in ALL_RULES if t is task and rule.category == category]
+    whole = heuristic_for(task)
+    rest = heuristic_for(task, disabled_rules=[rule.id for rule in own])
+    assert rest.version != whole.version
+    before = [whole.score(rule.example) for rule in own]
+    after = [rest.score(rule.example) for rule in own]
+    assert all(category in {hit.category for hit in score.hits} for score in before)
+    disguises = {"obfuscation"}  # what the normaliser undoes is a reason of that name, too
+    if category not in disguises:
+        assert not any(category in {hit.category for hit in score.hits} for score in after)
+    lost = sum(b.score > a.score for b, a in zip(before, after, strict=True))
+    assert lost >= 0.8 * len(own)
+
+
 DISGUISES = {
     "zero-width": "\u200b".join(ATTACK),
     "fullwidth": "".join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in ATTACK),
