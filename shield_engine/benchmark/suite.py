@@ -324,13 +324,18 @@ def _caching(subject: Subject) -> Measured:
     yield from _percentiles("cache_lookup", timed["lookup"], "cache", detail, "cache_lookup")
 
 
+def _zipf(generator: np.random.Generator, distinct: int, n: int, exponent: float) -> list[int]:
+    """Draw `n` of `distinct` ranks, each as often as its rank to the power of -`exponent`."""
+    weights = 1 / np.arange(1, distinct + 1) ** exponent
+    drawn: list[int] = generator.choice(distinct, n, p=weights / weights.sum()).tolist()
+    return drawn
+
+
 def _hit_rates(subject: Subject) -> Measured:
     """Count the hits of caches of several sizes under several repeat distributions."""
     n = subject.effort.requests * 4
     for repeats, exponent in _REPEATS.items():
-        weights = 1 / np.arange(1, _DISTINCT + 1) ** exponent
-        drawn = np.random.default_rng(_SEED).choice(_DISTINCT, n, p=weights / weights.sum())
-        requests = drawn.tolist()
+        requests = _zipf(np.random.default_rng(_SEED), _DISTINCT, n, exponent)
         for size in _CACHE_SIZES:
             cache: ResultCache[RawScores] = ResultCache(CacheConfig(size=size))
             for request in requests:
@@ -478,12 +483,13 @@ def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
         for part in _PARTS
     }
     took["rest"] = np.array([result.timings.total_ms for result in results]) - sum(took.values())
+    whole = sum(map(np.sum, took.values()))
     for part, ms in took.items():
         if ms.any():
             what = "mean over scans of texts of at most one window, cache misses"
             yield Figure(
                 f"parts.{mode.value}.{part}", mean_estimate(ms), "ms", "parts",
-                detail={"what": what, "share": float(ms.sum() / sum(map(np.sum, took.values())))},
+                detail={"what": what, "share": float(ms.sum() / whole)},
             )  # fmt: skip
 
 
@@ -619,8 +625,7 @@ def _traffic(subject: Subject) -> tuple[list[str], dict[str, Any]]:
     pool = [text for task in Task for text in subject.texts(task)]
     generator, n = np.random.default_rng(_SEED), subject.effort.requests
     generator.shuffle(pool)
-    weights = 1 / np.arange(1, len(pool) + 1) ** _ZIPF_EXPONENT
-    requests = [pool[index] for index in generator.choice(len(pool), n, p=weights / weights.sum())]
+    requests = [pool[index] for index in _zipf(generator, len(pool), n, _ZIPF_EXPONENT)]
     drawn = f"Zipf, exponent {_ZIPF_EXPONENT}, over {len(pool)} texts, seed {_SEED}"
     return requests, {"repeats": drawn, **describe(requests)}
 

@@ -99,9 +99,8 @@ def weights_path(task: Task) -> Path:
 @cache
 def linear_tier(task: Task) -> LinearTier | None:
     """Return the bundled tier of a task; sentiment has none."""
-    path = weights_path(task)
-    if not path.exists():
+    if task is Task.SENTIMENT:
         return None
-    with np.load(path) as stored:
+    with np.load(weights_path(task)) as stored:
         weights = stored["weights"].astype(np.float32)
         return LinearTier(task, weights, float(stored["intercept"]))
