@@ -13,7 +13,7 @@ from dashboard.components import (
     status_chip,
     watch_run,
 )
-from dashboard.state import OVERVIEW_RUN, balanced, resources, sample_path, scores
+from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
 from dashboard.tables import TASK_TITLES, runs_frame
 from shield_engine.datasets import import_rows
 from shield_engine.evaluation.evaluate import available_modes, mode_view
@@ -44,7 +44,7 @@ def key_figure(run: RunInfo) -> tuple[str, str]:
 
     Bootstrapped figures stay on Compare: over 100,000 rows they take seconds, these milliseconds.
     """
-    stored, thresholds = scores(run.run_id, run.rows_done), dict(balanced(run))
+    stored, thresholds = scores(RunKey.of(run)), dict(balanced(run))
     views = {
         mode: mode_view(stored, mode, thresholds.get(mode.value)) for mode in available_modes(run)
     }

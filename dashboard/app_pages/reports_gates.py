@@ -22,7 +22,7 @@ from dashboard.components import (
     show_error,
     visible,
 )
-from dashboard.state import balanced, drop_stale, keep, kept, resources
+from dashboard.state import RunKey, balanced, drop_stale, keep, kept, resources
 from dashboard.tables import TASK_TITLES, run_title
 from shield_engine.errors import ConfigError, ShieldError
 from shield_engine.evaluation.candidates import Candidate, of_policy
@@ -228,7 +228,7 @@ def edit_gate(run: RunInfo) -> Gate | None:
 def outcome_of(
     gate: Gate, candidate: Candidate, baseline: Candidate | None, state: tuple[Any, ...]
 ) -> GateOutcome:
-    """Judge a gate; `state` (rows of each run, saved policies) is part of the cache's key."""
+    """Judge a gate; `state` (key of each run, saved policies) is part of the cache's key."""
     return judge(resources().store, gate, candidate, thresholds_of=thresholds_of, baseline=baseline)
 
 
@@ -362,7 +362,7 @@ def show_page(found: dict[str, RunInfo]) -> None:
     if gate is not None:
         st.subheader("Does it hold?", anchor=False)
         state = (
-            *((one.run_id, one.rows_done, one.errors) for one in found.values()),
+            *(RunKey.of(run) for run in found.values()),
             *(one.title for one in policies(resources().store)),
         )
         try:

@@ -353,6 +353,33 @@ def test_rows_with_errors_are_listed_and_retried(tmp_path: Path) -> None:
     assert (again.status, again.errors, again.rows_done) == (RunStatus.DONE, 0, len(ROWS))
 
 
+def test_pages_show_the_scores_of_retried_rows(tmp_path: Path) -> None:
+    """Once the errors of a run are retried, pages show its new scores, not those they had read."""
+    run = stored_run(tmp_path)
+    with resources().store.writing() as cursor:
+        cursor.execute(
+            "UPDATE results SET error = 'failed', heuristic = NULL WHERE row_index IN (1, 3)"
+        )
+    failed = shown_of_rows()
+    assert "Without a score (2)" in failed[1]
+    app = opened("runs")
+    assert app.dataframe[1].value["Row"].tolist() == [2, 4]
+    app.button(key="retry").click().run()
+    resources().worker.wait()
+    assert resources().store.run(run.run_id).errors == 0
+    retried = shown_of_rows()
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    assert retried == shown_of_rows() != failed
+
+
+def shown_of_rows() -> tuple[str, list[str]]:
+    """Return Overview's key figure, and the kinds of rows on Errors with their numbers."""
+    (figure,) = (one.value for one in opened("overview").metric if "accuracy" in one.label)
+    (kinds,) = (one for one in opened("errors").segmented_control if one.label == "Which rows")
+    return figure, list(kinds.options)
+
+
 def test_a_run_can_be_deleted_while_its_dataset_stays(tmp_path: Path) -> None:
     """The confirmation's button drops the run only."""
     stored_run(tmp_path)
