@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dashboard.components import METRIC_TITLES, figure_text, percent
+from dashboard.components import METRIC_TITLES
 from shield_engine.evaluation.bands import BandPoint
 from shield_engine.evaluation.evaluate import ModeEvaluation
-from shield_engine.evaluation.metrics import Figure
+from shield_engine.evaluation.metrics import Figure, figure_text, percent
 from shield_engine.evaluation.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.evaluation.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.evaluation.traffic import Day, Range

@@ -17,7 +17,6 @@ from dashboard.components import (
     empty_state,
     page_title,
     paged,
-    percent,
     plain,
     show_text,
     visible,
@@ -42,7 +41,7 @@ from shield_engine.evaluation.breakdown import Lattice, lattice
 from shield_engine.evaluation.candidates import Aligned, Candidate
 from shield_engine.evaluation.compare import Comparison
 from shield_engine.evaluation.evaluate import available_modes, mode_view
-from shield_engine.evaluation.metrics import METRIC_HELP
+from shield_engine.evaluation.metrics import METRIC_HELP, percent
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.store.policies import policies
 from shield_engine.types import Mode, Task

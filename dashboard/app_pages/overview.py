@@ -8,7 +8,6 @@ from dashboard.components import (
     MODE_TITLES,
     errors_shown,
     page_title,
-    percent,
     plain,
     status_chip,
     watch_run,
@@ -17,6 +16,7 @@ from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_pa
 from dashboard.tables import TASK_TITLES, runs_frame
 from shield_engine.datasets import import_rows
 from shield_engine.evaluation.evaluate import available_modes, mode_view
+from shield_engine.evaluation.metrics import percent
 from shield_engine.evaluation.runs import RunSpec, start
 from shield_engine.evaluation.statistics import wilson
 from shield_engine.evaluation.suite import store_rows

@@ -13,9 +13,7 @@ from dashboard.components import (
     charted,
     empty_state,
     errors_shown,
-    figure_text,
     page_title,
-    percent,
     plain,
     watch_run,
 )
@@ -55,6 +53,7 @@ from shield_engine.evaluation.bands import default_grid, sweep_bands
 from shield_engine.evaluation.evaluate import ModeEvaluation, available_modes, row_groups
 from shield_engine.evaluation.lab import Lab, nearest_rows
 from shield_engine.evaluation.label_policy import label_policy_figures
+from shield_engine.evaluation.metrics import figure_text, percent
 from shield_engine.evaluation.splits import slice_choices
 from shield_engine.evaluation.thresholds import Rule, rates_at
 from shield_engine.evaluation.traffic import Traffic, day_of

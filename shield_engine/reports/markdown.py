@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shield_engine.errors import ConfigError
-from shield_engine.evaluation.metrics import Figure
+from shield_engine.evaluation.metrics import NUMBERS, Figure
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.reports.document import ModeFigures, Report, leaves
 from shield_engine.reports.texts import fenced, markdown_text, visible
@@ -19,7 +19,6 @@ _SIGNS = {
     Outcome.INCONCLUSIVE: "❔",
     Outcome.SKIPPED: "➖",
 }
-_NUMBERS = frozenset({"mcc", "brier", "ece"})
 _TEXT_LIMIT = 2_000
 _START, _END = "<!-- figures:start -->", "<!-- figures:end -->"
 
@@ -104,7 +103,7 @@ def figure_text(name: str, figure: Figure) -> str:
     """Return a figure with its interval and n: `93.1% (90.2 to 95.3), n 385`."""
     if figure.value is None:
         return f"- ({figure.reason})"
-    scale, unit, digits = (1.0, "", 3) if name in _NUMBERS else (100.0, "%", 1)
+    scale, unit, digits = (1.0, "", 3) if name in NUMBERS else (100.0, "%", 1)
     text = f"{scale * figure.value:.{digits}f}{unit}"
     if figure.low is not None and figure.high is not None:
         text += f" ({scale * figure.low:.{digits}f} to {scale * figure.high:.{digits}f})"
