@@ -13,7 +13,6 @@ from shield_engine.errors import ConfigError
 __all__ = [
     "MAX_LABEL_VALUES",
     "allowed_file",
-    "dataset_name",
     "holds_messages",
     "label_values",
     "unmapped",
@@ -23,16 +22,6 @@ MAX_LABEL_VALUES = 50
 """A column of more distinct values holds no labels."""
 
 _MESSAGE_COLUMNS = frozenset({"messages", "message", "conversation", "conversations", "chat"})
-_SUFFIXES = (".gz", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".pq")
-
-
-def dataset_name(file_name: str) -> str:
-    """Return a file's name without its endings, to name a dataset by."""
-    name = Path(file_name.replace("\\", "/")).name
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            name = name[: -len(suffix)]
-    return name
 
 
 def holds_messages(sniffed: Sniffed, column: str) -> bool:

@@ -19,12 +19,13 @@ from dashboard.components import (
     show_text,
     visible,
 )
-from dashboard.files import MAX_LABEL_VALUES, allowed_file, dataset_name, holds_messages, unmapped
+from dashboard.files import MAX_LABEL_VALUES, allowed_file, holds_messages, unmapped
 from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
 from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
 from shield_engine.datasets import (
     ColumnMapping,
     Sniffed,
+    dataset_name,
     default_label_map,
     import_rows,
 )

@@ -8,7 +8,7 @@ from shield_engine.datasets.importing import ImportedDataset, import_rows
 from shield_engine.datasets.labels import default_label_map, parse_label_map
 from shield_engine.datasets.profile import DatasetProfile
 from shield_engine.datasets.records import QuarantinedRow
-from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, sniff
+from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, dataset_name, sniff
 
 __all__ = [
     "ColumnMapping",
@@ -16,6 +16,7 @@ __all__ = [
     "ImportedDataset",
     "QuarantinedRow",
     "Sniffed",
+    "dataset_name",
     "default_label_map",
     "import_rows",
     "parse_label_map",

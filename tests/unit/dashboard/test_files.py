@@ -10,7 +10,6 @@ import pytest
 from dashboard.files import (
     MAX_LABEL_VALUES,
     allowed_file,
-    dataset_name,
     holds_messages,
     label_values,
     unmapped,
@@ -57,21 +56,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """An allowed path that is no file says so."""
     with pytest.raises(ConfigError, match=r"absent\.csv is not a file"):
         allowed_file("absent.csv", [tmp_path])
-
-
-@pytest.mark.parametrize(
-    ("file_name", "name"),
-    [
-        ("rows.jsonl.gz", "rows"),
-        ("my.data.CSV", "my.data"),
-        ("C:\\tmp\\rows.tsv", "rows"),
-        ("plain", "plain"),
-        (".csv", ".csv"),
-    ],
-)
-def test_a_dataset_is_named_after_its_file(file_name: str, name: str) -> None:
-    """Endings and folders are left out."""
-    assert dataset_name(file_name) == name
 
 
 def test_label_values_are_counted_as_the_importer_spells_them(tmp_path: Path) -> None:
