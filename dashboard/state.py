@@ -16,9 +16,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import streamlit as st
 
-from dashboard.files import label_values
 from shield_engine.config import Bands
-from shield_engine.datasets import Sniffed, sniff
+from shield_engine.datasets import Sniffed, label_values, sniff
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
 from shield_engine.evaluation.breakdown import SliceTable, length_bands

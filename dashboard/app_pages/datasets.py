@@ -19,10 +19,11 @@ from dashboard.components import (
     show_text,
     visible,
 )
-from dashboard.files import MAX_LABEL_VALUES, allowed_file, holds_messages, unmapped
+from dashboard.files import allowed_file, holds_messages, unmapped
 from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
 from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
 from shield_engine.datasets import (
+    MAX_LABEL_VALUES,
     ColumnMapping,
     Sniffed,
     dataset_name,
