@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
 import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -236,6 +239,26 @@ def _rank(word: str) -> int:
     if word.isupper():
         return 0
     return 1 if word[0].isupper() else 2
+
+
+def test_every_dependency_is_imported() -> None:
+    """No package is installed for nothing: each one that we ask for is imported somewhere."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split(r"[<>=\[]", line)[0].lower() for line in project["dependencies"]}
+    imported: set[str] = set()
+    for path in (*ROOT.glob("shield_engine/**/*.py"), *ROOT.glob("dashboard/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    providers = importlib.metadata.packages_distributions()
+    used = {
+        provider.lower().replace("_", "-")
+        for name in imported
+        for provider in providers.get(name, ())
+    }
+    assert asked - used == set()
 
 
 @pytest.mark.parametrize("name", ["shield_engine", "shield_engine.cli", "shield_engine.types"])
