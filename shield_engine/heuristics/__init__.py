@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from shield_engine.errors import ConfigError
 from shield_engine.heuristics.linear import LinearTier, linear_tier
+from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.heuristics.normalizer import (
     NORMALIZER_VERSION,
     Normalized,
@@ -20,7 +21,7 @@ from shield_engine.heuristics.parts import (
     RulePart,
     select_rules,
 )
-from shield_engine.heuristics.ruleset import Rule, load_rules
+from shield_engine.heuristics.ruleset import Rule, bundled_rules, load_rules
 from shield_engine.heuristics.sentiment import LexiconPart
 from shield_engine.types import Task
 
@@ -33,6 +34,8 @@ __all__ = [
     "Normalizer",
     "Rule",
     "RuleHit",
+    "RuleMatcher",
+    "bundled_rules",
     "heuristic_for",
     "linear_tier",
     "load_rules",

@@ -20,11 +20,11 @@ import pytest
 import typer
 
 import shield_engine
-from shield_engine import errors, settings
+from shield_engine import anonymizer, errors, settings
 from shield_engine.cli.app import app
 from shield_engine.config import MLConfig, ScannerConfig
 from shield_engine.evaluation.metrics import METRIC_NAMES
-from shield_engine.heuristics import Rule, load_rules
+from shield_engine.heuristics import Rule, bundled_rules, load_rules
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.scanners import KINDS
 from shield_engine.types import LABELS, Mode, Task, Variant
@@ -144,6 +144,17 @@ def test_every_scanner_is_documented(task: Task) -> None:
     guide = text_of("adding-a-model.md")
     for word in (task.value, *LABELS[task]):
         assert f"`{word}`" in guide
+
+
+def test_scanners_that_change_a_text_are_documented() -> None:
+    """README names them, and the guide has a row for each kind of placeholder."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in anonymizer.__all__:
+        assert f"`{name}`" in readme
+    rows = re.findall(r"^\| `\[([A-Z]+)_n\]`", text_of("adding-a-scanner.md"), flags=re.MULTILINE)
+    kinds = {rule.category.upper() for rule in bundled_rules("personal_data")}
+    assert set(rows) == kinds
+    assert len(rows) == len(kinds)
 
 
 def test_modes_variants_and_metrics_are_documented() -> None:
