@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.components import clock, duration, megabytes, percent, visible
+from dashboard.widgets import clock, duration, megabytes, percent, visible
 from shield_engine.config import CacheConfig
 from shield_engine.datasets import Sniffed
 from shield_engine.ml import LoadedInfo, ModelEntry

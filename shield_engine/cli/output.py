@@ -13,8 +13,8 @@ from rich.text import Text
 from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
-    from shield_engine.evaluation.metrics import Figure, LatencySummary
-    from shield_engine.evaluation.suite import DatasetEvaluation
+    from shield_engine.evaluate import DatasetEvaluation
+    from shield_engine.metrics.figures import Figure, LatencySummary
 
 __all__ = [
     "console",

@@ -6,6 +6,7 @@ Hides normalisation, matching and rule files; a caller sees one `score` per task
 from collections.abc import Collection, Sequence
 
 from shield_engine.errors import ConfigError
+from shield_engine.heuristics.lexicon import LexiconPart
 from shield_engine.heuristics.linear import LinearTier, linear_tier
 from shield_engine.heuristics.normalizer import (
     NORMALIZER_VERSION,
@@ -21,7 +22,6 @@ from shield_engine.heuristics.parts import (
     select_rules,
 )
 from shield_engine.heuristics.ruleset import Rule, load_rules
-from shield_engine.heuristics.sentiment import LexiconPart
 from shield_engine.types import Task
 
 __all__ = [
