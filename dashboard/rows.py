@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.components import visible
+from dashboard.widgets import visible
 from shield_engine.types import LABELS, Task
 
 __all__ = ["result_facts", "rows_table", "spans_frame"]

@@ -18,26 +18,25 @@ import streamlit as st
 
 from shield_engine.config import Bands
 from shield_engine.datasets import Sniffed, label_values, sniff
-from shield_engine.engine import Shield
-from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
-from shield_engine.evaluation.breakdown import SliceTable, length_bands
-from shield_engine.evaluation.bundle import import_bundle, waiting_bundles
-from shield_engine.evaluation.candidates import Aligned, Candidate, RowOverlap, align, overlap
-from shield_engine.evaluation.compare import Comparison, compare, compare_slices
-from shield_engine.evaluation.evaluate import (
+from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
+from shield_engine.decide.compare import Comparison, compare, compare_slices
+from shield_engine.decide.figures import (
     ModeEvaluation,
     evaluate_run,
     mode_view,
     row_groups,
 )
-from shield_engine.evaluation.jobs import JobWorker
-from shield_engine.evaluation.lab import Lab, lab_of
-from shield_engine.evaluation.splits import Optimism, SplitReport, choose_and_report, optimism
-from shield_engine.evaluation.thresholds import Rule
+from shield_engine.decide.lab import Lab, lab_of
+from shield_engine.decide.slices import SliceTable, length_bands
+from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
+from shield_engine.decide.thresholds import Rule
+from shield_engine.engine import Shield
+from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
 from shield_engine.ml import ArtifactStore, ModelEntry
-from shield_engine.ml.download import parse_source
-from shield_engine.resources import bundled
-from shield_engine.settings import Settings
+from shield_engine.ml.sources import parse_source
+from shield_engine.runs.bundle import import_bundle, waiting_bundles
+from shield_engine.runs.worker import JobWorker
+from shield_engine.settings import Settings, bundled
 from shield_engine.store import RunInfo, Scores, Store
 from shield_engine.store.units import row_units
 from shield_engine.store.windows import rows_beyond_window

@@ -31,9 +31,8 @@ from shield_engine.ml import (
 from shield_engine.ml.loader import LoadedInfo
 from shield_engine.pipeline import ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
-from shield_engine.resources import bundled
 from shield_engine.scanners import KINDS, MLPart, PartsScanner, RawScores, ScannerStats
-from shield_engine.settings import Settings
+from shield_engine.settings import Settings, bundled
 from shield_engine.types import Mode, ModelStamp, ScanResult, Task, Variant
 
 __all__ = ["Shield", "ShieldStats"]

@@ -1,4 +1,4 @@
-"""The one place that reads the environment.
+"""Where things lie: the one place that reads the environment and finds what travels with the package.
 
 | variable | meaning | default |
 | --- | --- | --- |
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shield_engine.errors import ConfigError
+from shield_engine.errors import ArtifactError, ConfigError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "bundled", "usable_cpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,28 @@ class Settings:
     def models(self) -> Path:
         """Downloaded model files."""
         return self.home / "models"
+
+
+def bundled(*parts: str) -> Path:
+    """Return the path of a bundled file or folder, such as `bundled("models", "registry.json")`.
+
+    A wheel carries `models/` and `datasets/` inside the package (`_bundled/`); a checkout has them
+    beside it. The wheel's copy is looked for first, as a checkout never has one.
+
+    Raises:
+        ArtifactError: Nothing of that name travels with the package.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "_bundled", package.parent)
+    for root in candidates:
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    searched = " or ".join(str(root.joinpath(*parts)) for root in candidates)
+    raise ArtifactError(
+        f"bundled file {'/'.join(parts)} is missing: neither {searched} exists; "
+        "install the package again or restore the checkout"
+    )
 
 
 def usable_cpus() -> int:

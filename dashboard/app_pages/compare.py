@@ -9,19 +9,10 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import charts, compare_charts, comparison
-from dashboard.comparison import Option
-from dashboard.components import (
-    METRIC_TITLES,
-    charted,
-    empty_state,
-    page_title,
-    paged,
-    plain,
-    show_text,
-    visible,
-    watch_run,
-)
+from dashboard import theme as charts
+from dashboard.compare import charts as compare_charts
+from dashboard.compare import tables as comparison
+from dashboard.compare.tables import Option
 from dashboard.rows import result_facts, rows_table, spans_frame
 from dashboard.run_choice import choose_run
 from dashboard.state import (
@@ -37,13 +28,24 @@ from dashboard.state import (
     scores,
     sliced,
 )
-from shield_engine.evaluation.breakdown import Lattice, lattice
-from shield_engine.evaluation.candidates import Aligned, Candidate
-from shield_engine.evaluation.compare import Comparison
-from shield_engine.evaluation.evaluate import available_modes, mode_view
-from shield_engine.evaluation.metrics import METRIC_HELP, percent
+from dashboard.widgets import (
+    METRIC_TITLES,
+    charted,
+    empty_state,
+    page_title,
+    paged,
+    plain,
+    show_text,
+    visible,
+    watch_run,
+)
+from shield_engine.decide.candidates import Aligned, Candidate
+from shield_engine.decide.compare import Comparison
+from shield_engine.decide.figures import available_modes, mode_view
+from shield_engine.decide.slices import Lattice, lattice
+from shield_engine.metrics.figures import METRIC_HELP, percent
 from shield_engine.store import RunInfo, RunStatus
-from shield_engine.store.policies import policies
+from shield_engine.store.library import policies
 from shield_engine.types import Mode, Task
 
 PAGE_ROWS = 50

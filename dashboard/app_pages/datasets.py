@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard.components import (
+from dashboard.datasets.files import allowed_file, holds_messages, unmapped
+from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
+from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
+from dashboard.widgets import (
     download_table,
     empty_state,
     errors_shown,
@@ -19,9 +22,6 @@ from dashboard.components import (
     show_text,
     visible,
 )
-from dashboard.files import allowed_file, holds_messages, unmapped
-from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
-from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
@@ -31,7 +31,7 @@ from shield_engine.datasets import (
     import_rows,
 )
 from shield_engine.datasets.labels import class_of
-from shield_engine.evaluation.suite import store_rows
+from shield_engine.evaluate import store_rows
 from shield_engine.store import DatasetInfo
 from shield_engine.types import LABELS, Task
 

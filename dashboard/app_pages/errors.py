@@ -8,8 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import review, reviewing
-from dashboard.components import (
+from dashboard.errors import queries as reviewing
+from dashboard.errors import tables as review
+from dashboard.rows import result_facts, spans_frame
+from dashboard.run_choice import choose_run
+from dashboard.state import RunKey, balanced, drop_stale, keep, resources
+from dashboard.widgets import (
     charted,
     download_table,
     empty_state,
@@ -20,15 +24,11 @@ from dashboard.components import (
     show_text,
     visible,
 )
-from dashboard.rows import result_facts, spans_frame
-from dashboard.run_choice import choose_run
-from dashboard.state import RunKey, balanced, drop_stale, keep, resources
 from shield_engine.config import MLConfig
+from shield_engine.decide.figures import available_modes
+from shield_engine.decide.slices import LENGTH_BANDS
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.evaluation.breakdown import LENGTH_BANDS
-from shield_engine.evaluation.evaluate import available_modes
-from shield_engine.evaluation.neighbours import MOST_INDEXED
-from shield_engine.evaluation.review import (
+from shield_engine.review.corrections import (
     EXCLUDE_TAG,
     cases_as_csv,
     cases_as_jsonl,
@@ -36,8 +36,10 @@ from shield_engine.evaluation.review import (
     in_length_band,
     planned_correction,
 )
+from shield_engine.review.neighbours import MOST_INDEXED
 from shield_engine.store import DatasetInfo, RunInfo
-from shield_engine.store.annotations import (
+from shield_engine.store.library import policies
+from shield_engine.store.notes import (
     Annotation,
     annotate,
     annotation,
@@ -46,7 +48,7 @@ from shield_engine.store.annotations import (
     dataset_annotations,
     tag_counts,
 )
-from shield_engine.store.error_rows import (
+from shield_engine.store.rows import (
     Classes,
     Disagreement,
     ErrorCounts,
@@ -57,7 +59,6 @@ from shield_engine.store.error_rows import (
     judged_row,
     same_text,
 )
-from shield_engine.store.policies import policies
 from shield_engine.store.versions import lineage
 from shield_engine.types import LABELS, Mode, Variant
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components import empty_state, errors_shown, megabytes, page_title, plain
 from dashboard.state import model_place, resources, verify_model
 from dashboard.tables import model_facts, models_frame
+from dashboard.widgets import empty_state, errors_shown, megabytes, page_title, plain
 from shield_engine.ml import ModelEntry
-from shield_engine.ml.download import parse_source
+from shield_engine.ml.sources import parse_source
 from shield_engine.ml.variants import build_fp32
 
 

@@ -8,14 +8,6 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard.components import (
-    duration,
-    empty_state,
-    errors_shown,
-    page_title,
-    show_error,
-    watch_run,
-)
 from dashboard.state import WATCHED_RUN, drop_stale, keep, resources
 from dashboard.tables import (
     CACHE_PRESETS,
@@ -24,9 +16,17 @@ from dashboard.tables import (
     cache_title,
     missing_variants,
 )
+from dashboard.widgets import (
+    duration,
+    empty_state,
+    errors_shown,
+    page_title,
+    show_error,
+    watch_run,
+)
 from shield_engine.errors import ShieldError
-from shield_engine.evaluation.runs import Estimate, RunSpec, estimate, reusable_run, start
 from shield_engine.ml import ModelEntry
+from shield_engine.runs.execution import Estimate, RunSpec, estimate, reusable_run, start
 from shield_engine.store import DatasetInfo, RunStatus
 
 TRIAL_ROWS = 500

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components import (
+from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
+from dashboard.tables import TASK_TITLES, runs_frame
+from dashboard.widgets import (
     MODE_TITLES,
     errors_shown,
     page_title,
@@ -12,14 +14,12 @@ from dashboard.components import (
     status_chip,
     watch_run,
 )
-from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
-from dashboard.tables import TASK_TITLES, runs_frame
 from shield_engine.datasets import import_rows
-from shield_engine.evaluation.evaluate import available_modes, mode_view
-from shield_engine.evaluation.metrics import percent
-from shield_engine.evaluation.runs import RunSpec, start
-from shield_engine.evaluation.statistics import wilson
-from shield_engine.evaluation.suite import store_rows
+from shield_engine.decide.figures import available_modes, mode_view
+from shield_engine.evaluate import store_rows
+from shield_engine.metrics.figures import percent
+from shield_engine.runs.execution import RunSpec, start
+from shield_engine.statistics.intervals import wilson
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.types import LABELS, Task
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import bench_charts
-from dashboard.charts import PALETTE
-from dashboard.components import (
+from dashboard.performance import charts as bench_charts
+from dashboard.performance.measurement import Measurement
+from dashboard.state import drop_stale, keep, resources
+from dashboard.theme import PALETTE
+from dashboard.widgets import (
     charted,
     download_table,
     empty_state,
@@ -20,8 +22,6 @@ from dashboard.components import (
     plain,
     show_error,
 )
-from dashboard.measurement import Measurement
-from dashboard.state import drop_stale, keep, resources
 from shield_engine.benchmark import as_markdown, read_document, run_benchmark
 from shield_engine.errors import ShieldError
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components import MODE_TITLES, empty_state, page_title, show_error
-from dashboard.scans import (
+from dashboard.playground.tables import (
     EXAMPLES,
     MAX_CHARS,
     Scan,
@@ -18,7 +17,8 @@ from dashboard.scans import (
 )
 from dashboard.state import keep, resources
 from dashboard.tables import TASK_TITLES
-from shield_engine.evaluation.metrics import percent
+from dashboard.widgets import MODE_TITLES, empty_state, page_title, show_error
+from shield_engine.metrics.figures import percent
 from shield_engine.types import Mode, ScanResult, Task, Variant
 
 OWN_TEXT = "Your own text"

@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import streamlit as st
 
-from dashboard import gate_view
-from dashboard.components import (
+from dashboard.gates import tables as gate_view
+from dashboard.state import RunKey, balanced, drop_stale, keep, kept, resources
+from dashboard.tables import TASK_TITLES, run_title
+from dashboard.widgets import (
     MODE_TITLES,
     charted,
     download_table,
@@ -22,11 +24,9 @@ from dashboard.components import (
     show_error,
     visible,
 )
-from dashboard.state import RunKey, balanced, drop_stale, keep, kept, resources
-from dashboard.tables import TASK_TITLES, run_title
+from shield_engine.decide.candidates import Candidate, of_policy
+from shield_engine.decide.figures import available_modes
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.evaluation.candidates import Candidate, of_policy
-from shield_engine.evaluation.evaluate import available_modes
 from shield_engine.gates import (
     BASELINE,
     Gate,
@@ -48,8 +48,7 @@ from shield_engine.reports import (
     scored_rows,
 )
 from shield_engine.store import RunInfo, RunStatus, Store
-from shield_engine.store.gates import delete_gate, gates, save_gate
-from shield_engine.store.policies import policies
+from shield_engine.store.library import delete_gate, gates, policies, save_gate
 from shield_engine.types import Mode, Task
 
 NEW = "New gate"

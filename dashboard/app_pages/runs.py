@@ -9,7 +9,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import streamlit as st
 
-from dashboard.components import (
+from dashboard.state import RunKey, drop_stale, resources, scores
+from dashboard.tables import run_title, runs_frame
+from dashboard.widgets import (
     empty_state,
     errors_shown,
     page_title,
@@ -18,10 +20,8 @@ from dashboard.components import (
     visible,
     watch_run,
 )
-from dashboard.state import RunKey, drop_stale, resources, scores
-from dashboard.tables import run_title, runs_frame
-from shield_engine.evaluation.evaluate import scores_table
-from shield_engine.evaluation.exports import neutralised
+from shield_engine.decide.figures import scores_table
+from shield_engine.hostile_text import neutralised
 from shield_engine.store import RunInfo
 
 PAGE_ROWS = 50

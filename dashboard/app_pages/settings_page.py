@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard.components import errors_shown, megabytes, page_title, plain, visible
 from dashboard.state import drop_stale, import_bundles, resources
 from dashboard.tables import limits_frame
-from shield_engine.evaluation.bundle import waiting_bundles
+from dashboard.widgets import errors_shown, megabytes, page_title, plain, visible
+from shield_engine.runs.bundle import waiting_bundles
 
 
 def backup_bytes() -> bytes:

@@ -7,31 +7,6 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from dashboard import lab_charts
-from dashboard.components import (
-    MODE_TITLES,
-    charted,
-    empty_state,
-    errors_shown,
-    page_title,
-    plain,
-    watch_run,
-)
-from dashboard.lab import (
-    bands_frame,
-    choice_evidence,
-    choice_text,
-    counts_frame,
-    day_frame,
-    new_policy,
-    optimism_text,
-    ordered_bands,
-    policies_frame,
-    rates_frame,
-    slices_frame,
-    split_text,
-    sweep_frame,
-)
 from dashboard.rows import rows_table
 from dashboard.run_choice import choose_run
 from dashboard.state import (
@@ -48,18 +23,43 @@ from dashboard.state import (
     split_of,
     threshold_lab,
 )
+from dashboard.threshold_lab import charts as lab_charts
+from dashboard.threshold_lab.tables import (
+    bands_frame,
+    choice_evidence,
+    choice_text,
+    counts_frame,
+    day_frame,
+    new_policy,
+    optimism_text,
+    ordered_bands,
+    policies_frame,
+    rates_frame,
+    slices_frame,
+    split_text,
+    sweep_frame,
+)
+from dashboard.widgets import (
+    MODE_TITLES,
+    charted,
+    empty_state,
+    errors_shown,
+    page_title,
+    plain,
+    watch_run,
+)
 from shield_engine.config import SAFE_BAND, Bands
-from shield_engine.evaluation.bands import default_grid, sweep_bands
-from shield_engine.evaluation.evaluate import ModeEvaluation, available_modes, row_groups
-from shield_engine.evaluation.lab import Lab, nearest_rows
-from shield_engine.evaluation.label_policy import label_policy_figures
-from shield_engine.evaluation.metrics import figure_text, percent
-from shield_engine.evaluation.splits import slice_choices
-from shield_engine.evaluation.thresholds import Rule, rates_at
-from shield_engine.evaluation.traffic import Traffic, day_of
+from shield_engine.decide.bands import default_grid, sweep_bands
+from shield_engine.decide.figures import ModeEvaluation, available_modes, row_groups
+from shield_engine.decide.lab import Lab, nearest_rows
+from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.decide.splits import slice_choices
+from shield_engine.decide.thresholds import Rule, rates_at
+from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.metrics.figures import figure_text, percent
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo, RunStatus
-from shield_engine.store.policies import delete_policy, policies, save_policy
+from shield_engine.store.library import delete_policy, policies, save_policy
 from shield_engine.types import LABELS, Mode, Task
 
 CONSTRAINT, COST, METRIC, HAND = "By a limit", "By cost", "By a metric", "By hand"

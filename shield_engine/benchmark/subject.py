@@ -17,8 +17,8 @@ from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ShieldError
 from shield_engine.ml import LoadedModel, ModelEntry
-from shield_engine.resources import bundled
 from shield_engine.scanners import KINDS, PartsScanner
+from shield_engine.settings import bundled
 from shield_engine.types import Mode, Task
 
 __all__ = ["Effort", "Subject", "Tally", "describe"]

@@ -44,16 +44,16 @@ from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.evaluation.statistics import wilson
+from shield_engine.guards.peers import Peer, installed_peers, stackone_parts
 from shield_engine.heuristics import Normalizer, load_rules
-from shield_engine.heuristics.matcher import RuleMatcher
+from shield_engine.heuristics.ruleset import RuleMatcher
 from shield_engine.ml import ArtifactStore, LoadedModel, MLScore, ModelEntry, ModelLoader
 from shield_engine.ml.loader import default_session
 from shield_engine.ml.tokenizer import Window
-from shield_engine.peers import Peer, installed_peers, stackone_parts
 from shield_engine.pipeline import ScannerPipeline
 from shield_engine.scanners import PartsScanner, RawScores
 from shield_engine.settings import usable_cpus
+from shield_engine.statistics.intervals import wilson
 from shield_engine.types import Mode, ScanResult, Task, Variant
 
 __all__ = ["machine_facts", "run_benchmark"]

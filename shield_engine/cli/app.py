@@ -230,7 +230,7 @@ def evaluate(
 ) -> None:
     """Score a file once and give the figures of every mode."""
     from shield_engine.datasets import parse_label_map
-    from shield_engine.evaluation.suite import SuiteItem
+    from shield_engine.evaluate import SuiteItem
 
     chosen = check_task(task)
     item = SuiteItem(
@@ -299,7 +299,7 @@ def suite(
     from dataclasses import replace
 
     from shield_engine.datasets import parse_label_map
-    from shield_engine.evaluation.suite import load_suite
+    from shield_engine.evaluate import load_suite
 
     items = [item for item in load_suite(file) if task is None or item.task is check_task(task)]
     items = [
@@ -409,7 +409,7 @@ def bench(
 @app.command()
 def datasets() -> None:
     """List stored datasets, bundled samples and public benchmark sets."""
-    from shield_engine.resources import bundled
+    from shield_engine.settings import bundled
 
     with evaluation_store(Settings.from_env()) as opened:
         table = Table(
@@ -521,7 +521,7 @@ def runs(
     ] = None,
 ) -> None:
     """List stored runs; resume or delete one."""
-    from shield_engine.evaluation.runs import resume as resume_run
+    from shield_engine.runs.execution import resume as resume_run
     from shield_engine.store import Store
 
     settings = Settings.from_env()
@@ -568,7 +568,7 @@ def export(
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
-    from shield_engine.evaluation.evaluate import scores_table
+    from shield_engine.decide.figures import scores_table
     from shield_engine.store import Store
 
     if out.exists():
@@ -578,7 +578,7 @@ def export(
     if out.suffix == ".parquet":
         pq.write_table(table, out)
     elif out.suffix == ".csv":
-        from shield_engine.evaluation.exports import neutralised
+        from shield_engine.hostile_text import neutralised
 
         pa_csv.write_csv(neutralised(table), out)
     else:
@@ -705,7 +705,7 @@ def _spec(
     reuse: bool,
     peers: bool,
 ) -> Any:
-    from shield_engine.evaluation.suite import EvaluationSpec
+    from shield_engine.evaluate import EvaluationSpec
 
     return EvaluationSpec(
         modes=_modes(modes),
@@ -763,8 +763,8 @@ def _evaluate(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from shield_engine.evaluation.bundle import write_bundle
-    from shield_engine.evaluation.suite import evaluate_suite
+    from shield_engine.evaluate import evaluate_suite
+    from shield_engine.runs.bundle import write_bundle
 
     to_stdout = json_out is not None and str(json_out) == "-"
     for target in (json_out, scores_out):

@@ -23,8 +23,8 @@ from shield_engine.settings import Settings
 from shield_engine.types import Mode, Task, Variant
 
 if TYPE_CHECKING:
+    from shield_engine.decide.candidates import Candidate
     from shield_engine.engine import Shield
-    from shield_engine.evaluation.candidates import Candidate
     from shield_engine.gates import Gate, GateOutcome
     from shield_engine.reports import Report
     from shield_engine.store import RunInfo, Store
@@ -288,8 +288,8 @@ def _evaluated(
 ) -> str:
     """Score a file with what the gate needs, and return the run's id."""
     from shield_engine.datasets import parse_label_map, sniff
-    from shield_engine.evaluation.bundle import write_bundle
-    from shield_engine.evaluation.suite import EvaluationSpec, SuiteItem, evaluate_file
+    from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
+    from shield_engine.runs.bundle import write_bundle
 
     assert file is not None and task is not None  # noqa: S101, PT018 - checked as usage
     chosen = check_task(task)

@@ -13,8 +13,8 @@ from rich.text import Text
 from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
-    from shield_engine.evaluation.metrics import LatencySummary
-    from shield_engine.evaluation.suite import DatasetEvaluation
+    from shield_engine.evaluate import DatasetEvaluation
+    from shield_engine.metrics.figures import LatencySummary
 
 __all__ = [
     "console",
@@ -63,7 +63,7 @@ def size(size_bytes: int) -> str:
 
 def print_evaluation(result: DatasetEvaluation) -> None:
     """Print one file's figures, a row a metric, a column a mode."""
-    from shield_engine.evaluation.metrics import figure_text
+    from shield_engine.metrics.figures import figure_text
 
     if result.error is not None:
         note(f"error: {printable(result.error)}")

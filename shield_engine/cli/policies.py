@@ -39,7 +39,7 @@ def policies(
 ) -> None:
     """List saved policies; export, import, tell apart or delete some."""
     from shield_engine.store import Store
-    from shield_engine.store.policies import delete_policy, save_policy
+    from shield_engine.store.library import delete_policy, save_policy
 
     with Store.open(Settings.from_env().store_path) as store:
         if export:
@@ -79,7 +79,7 @@ def _print_differences(first: Policy, second: Policy) -> None:
 
 
 def _print_list(store: Store) -> None:
-    from shield_engine.store.policies import policies as stored
+    from shield_engine.store.library import policies as stored
 
     table = Table("policy", "task", "mode", "threshold", "bands", "model", "note")
     for policy in stored(store):
@@ -100,7 +100,7 @@ def _print_list(store: Store) -> None:
 
 
 def _find(store: Store, named: str) -> Policy:
-    from shield_engine.store.policies import find_policy
+    from shield_engine.store.library import find_policy
 
     found = _NAMED.fullmatch(named)
     if found is None:

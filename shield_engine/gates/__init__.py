@@ -1,6 +1,5 @@
 """Gates: requirements as data, judged by stored scores as pass, fail or inconclusive."""
 
-from shield_engine.gates.bounds import Bounds
 from shield_engine.gates.document import (
     BASELINE,
     METRICS,
@@ -22,6 +21,7 @@ from shield_engine.gates.judge import (
     candidate_of,
     judge,
 )
+from shield_engine.statistics.bounds import Bounds
 
 __all__ = [
     "BASELINE",

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from shield_engine.config import check_task
 from shield_engine.errors import ConfigError
-from shield_engine.evaluation.metrics import METRIC_HELP, NUMBERS
+from shield_engine.metrics.figures import METRIC_HELP, NUMBERS
 from shield_engine.types import Mode, Task
 
 __all__ = [

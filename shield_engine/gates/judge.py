@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.decide.candidates import Aligned, Candidate, align, of_policy
+from shield_engine.decide.figures import available_modes
 from shield_engine.errors import ConfigError
-from shield_engine.evaluation.candidates import Aligned, Candidate, align, of_policy
-from shield_engine.evaluation.evaluate import available_modes
-from shield_engine.evaluation.statistics import required_negatives
-from shield_engine.gates.bounds import (
-    Bounds,
-    rows_for_percentile,
-    rows_for_scaled,
-    tango_bounds,
-)
 from shield_engine.gates.document import (
     BASELINE,
     Gate,
@@ -36,6 +29,13 @@ from shield_engine.gates.document import (
     shown_difference,
 )
 from shield_engine.gates.question import PROPORTIONS, Question
+from shield_engine.statistics.bounds import (
+    Bounds,
+    rows_for_percentile,
+    rows_for_scaled,
+    tango_bounds,
+)
+from shield_engine.statistics.intervals import required_negatives
 from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class _Court:
         return baseline_of(side, self.run, other, self.thresholds_of(other))
 
     def _policy(self, named: str) -> Policy:
-        from shield_engine.store.policies import find_policy
+        from shield_engine.store.library import find_policy
 
         found = _NAMED.fullmatch(named)
         if found is None:

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shield_engine.evaluation.evaluate import SENTIMENT_POSITIVE, ModeView
-from shield_engine.evaluation.metrics import (
-    Figure,
-    binary_metrics,
-    multiclass_metrics,
-    paired_binary_metrics,
-)
-from shield_engine.evaluation.paired import (
+from shield_engine.decide.figures import SENTIMENT_POSITIVE, ModeView
+from shield_engine.decide.paired import (
     BINARY_DIFFERENCES,
     MULTICLASS_DIFFERENCES,
     Patterns,
     auc_difference,
 )
-from shield_engine.gates.bounds import (
+from shield_engine.metrics.figures import (
+    Figure,
+    binary_metrics,
+    multiclass_metrics,
+    paired_binary_metrics,
+)
+from shield_engine.statistics.bounds import (
     Bounds,
     compacted,
     paired_percentile_bounds,
@@ -36,7 +36,7 @@ from shield_engine.types import LABELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shield_engine.evaluation.candidates import Aligned
+    from shield_engine.decide.candidates import Aligned
     from shield_engine.gates.document import Requirement
 
     Mask = NDArray[np.bool_]

@@ -6,8 +6,8 @@ Hides normalisation, matching and rule files; a caller sees one `score` per task
 from collections.abc import Collection, Sequence
 
 from shield_engine.errors import ConfigError
+from shield_engine.heuristics.lexicon import LexiconPart
 from shield_engine.heuristics.linear import LinearTier, linear_tier
-from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.heuristics.normalizer import (
     NORMALIZER_VERSION,
     Normalized,
@@ -21,8 +21,7 @@ from shield_engine.heuristics.parts import (
     RulePart,
     select_rules,
 )
-from shield_engine.heuristics.ruleset import Rule, bundled_rules, load_rules
-from shield_engine.heuristics.sentiment import LexiconPart
+from shield_engine.heuristics.ruleset import Rule, RuleMatcher, bundled_rules, load_rules
 from shield_engine.types import Task
 
 __all__ = [

@@ -11,9 +11,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.heuristics.matcher import RuleMatcher
 from shield_engine.heuristics.normalizer import NORMALIZER_VERSION, Normalized, Normalizer
-from shield_engine.heuristics.ruleset import Rule, load_rules
+from shield_engine.heuristics.ruleset import Rule, RuleMatcher, load_rules
 from shield_engine.types import Task
 
 __all__ = ["HeuristicPart", "HeuristicScore", "RuleHit", "RulePart", "combine", "select_rules"]

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shield_engine.errors import ConfigError, InferenceError
-from shield_engine.ml.handover import WindowLogits
-from shield_engine.ml.loader import LoadedModel
+from shield_engine.ml.loader import LoadedModel, WindowLogits
 from shield_engine.ml.registry import ModelEntry
 from shield_engine.ml.tokenizer import Window
 from shield_engine.types import LABELS

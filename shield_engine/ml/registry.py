@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from shield_engine.errors import RegistryError, UnknownNameError
-from shield_engine.resources import bundled
+from shield_engine.ml.sources import parse_source
+from shield_engine.settings import bundled
 from shield_engine.types import LABELS, Mode, Task, Variant
 
 __all__ = ["OPERATING_POINTS", "ModelEntry", "ModelRegistry", "NewerRevision"]
@@ -266,8 +267,6 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _sources(value: object) -> tuple[str, ...]:
-    from shield_engine.ml.download import parse_source
-
     sources = _names([value] if isinstance(value, str) else value)
     for source in sources:
         parse_source(source)

@@ -12,11 +12,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shield_engine.evaluation.curves import roc_curve_points, threshold_sweep
-from shield_engine.evaluation.metrics import METRIC_HELP
 from shield_engine.gates import Judgement
-from shield_engine.reports.document import ModeFigures, Report, leaves
+from shield_engine.hostile_text import visible
+from shield_engine.metrics.curves import roc_curve_points, threshold_sweep
+from shield_engine.metrics.figures import METRIC_HELP
 from shield_engine.reports.markdown import figure_text
+from shield_engine.reports.report import ModeFigures, Report, leaves
 from shield_engine.reports.svg import (
     Bar,
     Curve,
@@ -27,10 +28,9 @@ from shield_engine.reports.svg import (
     forest,
     histogram,
 )
-from shield_engine.reports.texts import visible
 
 if TYPE_CHECKING:
-    from shield_engine.evaluation.evaluate import ModeView
+    from shield_engine.decide.figures import ModeView
 
 __all__ = ["as_html"]
 

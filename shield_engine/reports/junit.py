@@ -5,8 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from shield_engine.gates import GateOutcome, Judgement, Outcome
-from shield_engine.reports.document import leaves
-from shield_engine.reports.texts import xml_text
+from shield_engine.hostile_text import xml_text
+from shield_engine.reports.report import leaves
 
 __all__ = ["gate_junit"]
 

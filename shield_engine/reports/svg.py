@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from shield_engine.reports.texts import visible
+from shield_engine.hostile_text import visible
 
 __all__ = ["Bar", "Curve", "Interval", "bars", "bounds_bar", "curves", "forest", "histogram"]
 

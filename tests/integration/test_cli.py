@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from shield_engine.resources import bundled
-from shield_engine.settings import Settings
+from shield_engine.settings import Settings, bundled
 from shield_engine.store import Store
 
 SAMPLE = bundled("datasets", "toxicity_sample.jsonl")
@@ -198,7 +197,7 @@ def test_suite_goes_on_after_a_failing_file(home: Path, tmp_path: Path) -> None:
 
 def test_run_waits_as_a_bundle_while_the_store_is_held(home: Path, tmp_path: Path) -> None:
     """With the store in another process's hands, the run is kept as a bundle it can import."""
-    from shield_engine.evaluation.bundle import import_bundle, waiting_bundles
+    from shield_engine.runs.bundle import import_bundle, waiting_bundles
 
     rows = written(tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 1}])
     settings = Settings(home)

@@ -11,11 +11,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from shield_engine.engine import Shield
-from shield_engine.evaluation.suite import EvaluationSpec, SuiteItem, evaluate_file
+from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
 from shield_engine.policy import Policy
 from shield_engine.settings import Settings
 from shield_engine.store import Store
-from shield_engine.store.policies import save_policy
+from shield_engine.store.library import save_policy
 from shield_engine.types import Mode, Task, Variant
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"

@@ -19,7 +19,8 @@ import stamina
 
 from shield_engine.errors import ArtifactError
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelEntry, ModelLoader, ModelRegistry
-from shield_engine.ml.download import parse_source, plan
+from shield_engine.ml.download import plan
+from shield_engine.ml.sources import parse_source
 from tests import tiny_models
 
 BODY = bytes(range(256)) * 1200  # 307 kB: several network reads

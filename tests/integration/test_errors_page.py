@@ -12,15 +12,15 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.state import resources
 from shield_engine.config import Bands
+from shield_engine.decide.figures import mode_view
 from shield_engine.engine import Shield
-from shield_engine.evaluation.evaluate import mode_view
-from shield_engine.evaluation.suite import EvaluationSpec, SuiteItem, evaluate_file
+from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
 from shield_engine.policy import Policy
 from shield_engine.settings import Settings
 from shield_engine.store import Store
-from shield_engine.store.annotations import annotation, dataset_annotations
-from shield_engine.store.error_rows import RowKind
-from shield_engine.store.policies import save_policy
+from shield_engine.store.library import save_policy
+from shield_engine.store.notes import annotation, dataset_annotations
+from shield_engine.store.rows import RowKind
 from shield_engine.types import Mode, Task
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"

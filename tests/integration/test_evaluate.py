@@ -13,11 +13,10 @@ import pytest
 from sklearn import metrics as sk
 
 from shield_engine.config import ScannerConfig
+from shield_engine.decide.figures import available_modes, evaluate_run
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError
-from shield_engine.evaluation.evaluate import available_modes, evaluate_run
-from shield_engine.evaluation.metrics import METRIC_NAMES
-from shield_engine.evaluation.suite import (
+from shield_engine.evaluate import (
     DatasetEvaluation,
     EvaluationSpec,
     SuiteItem,
@@ -25,8 +24,8 @@ from shield_engine.evaluation.suite import (
     evaluate_suite,
     load_suite,
 )
-from shield_engine.resources import bundled
-from shield_engine.settings import Settings
+from shield_engine.metrics.figures import METRIC_NAMES
+from shield_engine.settings import Settings, bundled
 from shield_engine.store import Store
 from shield_engine.types import LABELS, Mode, Task
 

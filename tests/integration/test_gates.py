@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from shield_engine.cli.app import app
 from shield_engine.gates import parse_gate
 from shield_engine.policy import Policy, write_policies
-from shield_engine.resources import bundled
+from shield_engine.settings import bundled
 from shield_engine.store import Store
 from shield_engine.types import Mode, Task
 from tests.stored_runs import add_dataset, add_run

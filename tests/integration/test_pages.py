@@ -15,9 +15,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.state import resources
 from shield_engine.datasets import import_rows
-from shield_engine.evaluation.bundle import write_bundle
-from shield_engine.evaluation.runs import RunSpec, execute, start
-from shield_engine.evaluation.suite import EvaluationSpec, SuiteItem, evaluate_file, store_rows
+from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file, store_rows
+from shield_engine.runs.bundle import write_bundle
+from shield_engine.runs.execution import RunSpec, execute, start
 from shield_engine.store import RunInfo, RunStatus, Store
 from shield_engine.types import Mode, Task
 

@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import shield_engine.benchmark
-from dashboard.scans import EXAMPLES
+from dashboard.playground.tables import EXAMPLES
 from dashboard.state import resources
 from shield_engine.benchmark import TARGETS, run_benchmark
 from shield_engine.benchmark.subject import Effort

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from shield_engine.config import Bands
+from shield_engine.decide.candidates import align, of_policy
+from shield_engine.decide.figures import evaluate_run, mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError
-from shield_engine.evaluation.candidates import align, of_policy
-from shield_engine.evaluation.evaluate import evaluate_run, mode_view
-from shield_engine.evaluation.suite import EvaluationSpec, SuiteItem, evaluate_file
+from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
 from shield_engine.policy import Policy, write_policies
-from shield_engine.resources import bundled
-from shield_engine.settings import Settings
+from shield_engine.settings import Settings, bundled
 from shield_engine.store import Store
 from shield_engine.types import Mode, Task, Variant
 

@@ -11,8 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from shield_engine.policy import Policy
 from shield_engine.store import Store
-from shield_engine.store.gates import find_gate, gates, save_gate
-from shield_engine.store.policies import save_policy
+from shield_engine.store.library import find_gate, gates, save_gate, save_policy
 from shield_engine.types import Mode, Task, Variant
 from tests.stored_runs import add_dataset, add_run
 

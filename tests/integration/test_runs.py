@@ -17,12 +17,12 @@ import pyarrow as pa
 import pytest
 
 from shield_engine.config import CacheConfig
+from shield_engine.decide.figures import evaluate_run, mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, InferenceError, ShieldError, StoreError
-from shield_engine.evaluation.bundle import import_bundle, waiting_bundles, write_bundle
-from shield_engine.evaluation.evaluate import evaluate_run, mode_view
-from shield_engine.evaluation.jobs import JobWorker
-from shield_engine.evaluation.runs import (
+from shield_engine.ml import InferenceEngine, MLScore, ModelEntry
+from shield_engine.runs.bundle import import_bundle, waiting_bundles, write_bundle
+from shield_engine.runs.execution import (
     Progress,
     RunSpec,
     estimate,
@@ -31,7 +31,7 @@ from shield_engine.evaluation.runs import (
     reusable_run,
     start,
 )
-from shield_engine.ml import InferenceEngine, MLScore, ModelEntry
+from shield_engine.runs.worker import JobWorker
 from shield_engine.settings import Settings
 from shield_engine.store import DatasetInfo, RunStatus, Store
 from shield_engine.types import Mode, Task, Variant
@@ -241,7 +241,7 @@ import sys
 from shield_engine.engine import Shield
 from shield_engine.settings import Settings
 from shield_engine.store import Store
-from shield_engine.evaluation.runs import RunSpec, execute, start
+from shield_engine.runs.execution import RunSpec, execute, start
 settings = Settings.from_env()
 store = Store.open(settings.store_path)
 shield = Shield.create(settings)

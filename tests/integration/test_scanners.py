@@ -17,9 +17,8 @@ from shield_engine.config import SAFE_BAND, AllowList, Bands, MLConfig, ScannerC
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ConfigError, InferenceError
 from shield_engine.ml import ArtifactStore, ModelLoader, ModelRegistry
-from shield_engine.resources import bundled
 from shield_engine.scanners import PromptInjection
-from shield_engine.settings import Settings
+from shield_engine.settings import Settings, bundled
 from shield_engine.types import LABELS, Method, Mode, Task, Variant
 from tests import tiny_models
 

@@ -11,12 +11,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from shield_engine.evaluation.evaluate import evaluate_run
-from shield_engine.evaluation.thresholds import ScoreColumn, highest_recall
+from shield_engine.decide.figures import evaluate_run
+from shield_engine.decide.thresholds import ScoreColumn, highest_recall
 from shield_engine.policy import Policy
 from shield_engine.settings import Settings
 from shield_engine.store import Store
-from shield_engine.store.policies import policies
+from shield_engine.store.library import policies
 from shield_engine.types import Mode, Task
 from tests.stored_runs import add_dataset, add_run
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shield_engine.heuristics import heuristic_for, load_rules, normalize
-from shield_engine.heuristics.matcher import RuleMatcher
+from shield_engine.heuristics.ruleset import RuleMatcher
 from shield_engine.types import Task
 
 PARTS = [heuristic_for(task) for task in Task]

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shield_engine.evaluation.metrics import (
+from shield_engine.metrics.figures import (
     METRIC_NAMES,
     Figure,
     binary_metrics,
     multiclass_metrics,
     threshold_sweep,
 )
-from shield_engine.evaluation.statistics import (
+from shield_engine.statistics.intervals import (
     clopper_pearson,
     holm,
     minimum_detectable_effect,

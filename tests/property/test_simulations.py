@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shield_engine.evaluation.metrics import (
+from shield_engine.decide.paired import grouped_mcnemar
+from shield_engine.metrics.figures import (
     Figure,
     binary_metrics,
     multiclass_metrics,
     paired_binary_metrics,
 )
-from shield_engine.evaluation.paired import grouped_mcnemar
-from shield_engine.evaluation.statistics import (
+from shield_engine.statistics.intervals import (
     clopper_pearson_bounds,
     holm,
     mcnemar_exact,

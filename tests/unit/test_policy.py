@@ -13,7 +13,7 @@ from shield_engine.config import Bands
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.policy import Policy, policy_differences, read_policies, write_policies
 from shield_engine.store import Store
-from shield_engine.store.policies import delete_policy, find_policy, policies, save_policy
+from shield_engine.store.library import delete_policy, find_policy, policies, save_policy
 from shield_engine.types import Mode, Task, Variant
 
 HYBRID = Policy(

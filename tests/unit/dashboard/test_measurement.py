@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.measurement import Measurement
+from dashboard.performance.measurement import Measurement
 from shield_engine.errors import ShieldError
 
 Note = Callable[[str, float], None]

@@ -19,9 +19,9 @@ from shield_engine.heuristics import (
     load_rules,
     normalize,
 )
-from shield_engine.heuristics.matcher import RuleMatcher
+from shield_engine.heuristics.lexicon import probabilities_of
 from shield_engine.heuristics.parts import combine
-from shield_engine.heuristics.sentiment import probabilities_of
+from shield_engine.heuristics.ruleset import RuleMatcher
 from shield_engine.types import Task
 
 INJECTION = heuristic_for(Task.PROMPT_INJECTION)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from shield_engine.config import SAFE_BAND
 from shield_engine.errors import TrainingError
-from shield_engine.evaluation.statistics import clopper_pearson
 from shield_engine.heuristics import LinearTier
 from shield_engine.heuristics.linear import BUCKETS, LONGEST, features
-from shield_engine.training.linear import MOST_LOST, fit_linear, place_band, store_linear
-from shield_engine.training.mixture import Row
+from shield_engine.statistics.intervals import clopper_pearson
 from shield_engine.types import Task
+from tools.bundled_model.linear_tier import MOST_LOST, fit_linear, place_band, store_linear
+from tools.bundled_model.mixture import Row
 
 PINNED = [110321, 179809, 154650, 102734, 18182, 141016, 187833, 223983, 162316]
 

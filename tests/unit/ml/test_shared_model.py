@@ -9,7 +9,7 @@ import pytest
 
 from shield_engine.errors import ArtifactError
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelLoader, ModelRegistry
-from shield_engine.ml.handover import Handover, WindowLogits
+from shield_engine.ml.loader import Handover, WindowLogits
 from shield_engine.types import Task
 from tests import tiny_models
 

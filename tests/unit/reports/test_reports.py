@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from shield_engine.evaluation.candidates import Candidate
+from shield_engine.decide.candidates import Candidate
 from shield_engine.gates import GateOutcome, candidate_of, judge, parse_gate
+from shield_engine.hostile_text import fenced, markdown_text, redacted, visible, xml_text
 from shield_engine.policy import Policy
 from shield_engine.reports import (
     Report,
@@ -33,7 +34,6 @@ from shield_engine.reports.svg import (
     forest,
     histogram,
 )
-from shield_engine.reports.texts import fenced, markdown_text, redacted, visible, xml_text
 from shield_engine.store import RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
 from tests.stored_runs import add_dataset, add_run

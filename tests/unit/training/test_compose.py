@@ -12,7 +12,7 @@ import pytest
 from shield_engine.errors import DatasetError
 from shield_engine.heuristics import Normalizer
 from shield_engine.heuristics.normalizer import hidden_readings
-from shield_engine.resources import bundled
+from shield_engine.settings import bundled
 from shield_engine.training.compose import (
     DISGUISES,
     compose_injection,

@@ -1,0 +1,111 @@
+"""What the Errors page reads, cached: counts, pages, suspects, wording, neighbours.
+
+Cached functions take values. Counts that annotations can change take their number as `said`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard.state import RunKey, resources, scores
+from shield_engine.review.contrasts import Contrasts, error_contrasts
+from shield_engine.review.corrections import (
+    HardCases,
+    Suspect,
+    hard_cases,
+    label_suspects,
+    with_neighbours,
+)
+from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
+from shield_engine.store.rows import (
+    Classes,
+    ErrorCounts,
+    JudgedRow,
+    Judgement,
+    RowChoices,
+    RowFilter,
+    count_rows,
+    judged_classes,
+    judged_rows,
+    row_choices,
+    row_contents,
+)
+
+__all__ = [
+    "choices",
+    "classes_of",
+    "contents",
+    "contrasts",
+    "counts",
+    "hard_cases_of",
+    "index_of",
+    "page_of",
+    "suspects",
+]
+
+
+@st.cache_data(max_entries=32, show_spinner="Counting rows")
+def counts(judgement: Judgement, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
+    """Return how many rows of each kind pass a filter."""
+    return count_rows(resources().store, judgement, rows)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading rows")
+def page_of(
+    judgement: Judgement, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
+) -> list[JudgedRow]:
+    """Return one page of judged rows."""
+    return judged_rows(resources().store, judgement, rows, offset=offset, limit=limit)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def classes_of(judgement: Judgement, key: RunKey, said: int) -> Classes:
+    """Return the classes that a judgement tells apart."""
+    return judged_classes(resources().store, judgement)
+
+
+@st.cache_data(max_entries=8, show_spinner="Looking at rules and slices")
+def choices(key: RunKey) -> RowChoices:
+    """Return what the rows of a run can be filtered by."""
+    return row_choices(resources().store, key.run_id)
+
+
+def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, dict[str, Any]]:
+    """Return id, text, label and rules of some rows by row index."""
+    rows = row_contents(resources().store, dataset_id, indexes, run_id)
+    return {row["row_index"]: row for row in rows}
+
+
+@st.cache_resource(max_entries=2, show_spinner="Comparing texts")
+def index_of(dataset_id: str, is_purged: bool) -> NeighbourIndex | None:
+    """Return a dataset's texts ready to be searched for alike ones; shared, never changed."""
+    return neighbour_index(resources().store, dataset_id)
+
+
+@st.cache_data(max_entries=8, show_spinner="Looking for labels to doubt")
+def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
+    """Return a run's suspected label errors, ranked with their neighbours where texts are there."""
+    store = resources().store
+    run = store.run(key.run_id)
+    found = label_suspects(scores(key))
+    index = index_of(run.dataset_id, is_purged) if found else None
+    if index is None:
+        return found
+    rows = row_contents(store, run.dataset_id, [suspect.row_index for suspect in found])
+    return with_neighbours(found, index, {row["row_index"]: row["text"] for row in rows})
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")
+def contrasts(
+    judgement: Judgement, label: int, rows: RowFilter, key: RunKey, said: int
+) -> Contrasts:
+    """Return what the errors of one class have in common."""
+    return error_contrasts(resources().store, judgement, label, rows=rows)
+
+
+@st.cache_data(max_entries=2, show_spinner="Collecting hard cases")
+def hard_cases_of(judgement: Judgement, near: float, key: RunKey, said: int) -> HardCases:
+    """Return errors and near-threshold rows with their corrected labels."""
+    return hard_cases(resources().store, judgement, near)

@@ -1,0 +1,342 @@
+"""What the Threshold lab shows, computed: rules from inputs, sentences, tables, a policy's evidence.
+
+Pure: stored scores and choices in, sentences and frames out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dashboard.widgets import METRIC_TITLES
+from shield_engine.decide.bands import BandPoint
+from shield_engine.decide.figures import ModeEvaluation
+from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
+from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
+from shield_engine.decide.traffic import Day, Range
+from shield_engine.metrics.figures import Figure, figure_text, percent
+from shield_engine.policy import Policy
+from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.types import LABELS, Mode, Task, Variant
+
+__all__ = [
+    "bands_frame",
+    "choice_evidence",
+    "choice_text",
+    "counts_frame",
+    "day_frame",
+    "new_policy",
+    "optimism_text",
+    "ordered_bands",
+    "policies_frame",
+    "rates_frame",
+    "slices_frame",
+    "split_text",
+    "sweep_frame",
+]
+
+RATE_NAMES = ("recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc")
+SMALL_SLICE = 50
+"""Rows of a class below which a slice's own threshold carries a warning."""
+
+
+def choice_text(choice: Choice) -> str:
+    """Return a choice in one sentence."""
+    if choice.threshold is None:
+        return f"{choice.problem[:1].upper()}{choice.problem[1:]}."
+    recall = choice.tp / (choice.tp + choice.fn) if choice.tp + choice.fn else None
+    fpr = choice.fp / (choice.fp + choice.tn) if choice.fp + choice.tn else None
+    proved = f", proved bound {choice.bound:.2%}" if choice.bound is not None else ""
+    return (
+        f"Threshold {choice.threshold:g}: {choice.tp:,} of {choice.tp + choice.fn:,} risky rows "
+        f"found (recall {percent(recall)}), {choice.fp:,} of {choice.fp + choice.tn:,} harmless "
+        f"rows flagged (FPR {percent(fpr)}){proved}."
+    )
+
+
+def split_text(report: SplitReport, rule: Rule) -> str:
+    """Return what a split says: how rows were dealt out, what was chosen, what came of it."""
+    sides = (
+        f"{report.choosing.n:,} rows to choose on, {report.reporting.n:,} to report on; "
+        f"{report.units:,} groups or distinct texts were dealt out whole, risky and harmless ones "
+        "separately."
+    )
+    if report.choice.threshold is None:
+        return f"{sides} On the choosing half: {choice_text(report.choice)}"
+    after = report.reporting.at(report.choice.threshold)
+    recall, fpr = float(after.recall[0]), float(after.fpr[0])
+    gap = ""
+    if report.gap is not None:
+        unit = "cost units per text" if rule.kind == "cost" else "points"
+        value = report.gap if rule.kind == "cost" else 100 * report.gap
+        gap = f" The choosing half flattered by {value:+.2f} {unit}."
+    return (
+        f"{sides} Chosen there: {report.choice.threshold:g}. On the other half it gives recall "
+        f"{percent(recall)} and FPR {percent(fpr)}.{gap}"
+    )
+
+
+def optimism_text(found: Optimism, rule: Rule) -> str:
+    """Return the resampled optimism in one sentence."""
+    if found.value is None or found.apparent is None or found.corrected is None:
+        return (
+            "The rule finds no threshold in most resamples, so how much it flatters cannot be told."
+        )
+    scale, unit = (1.0, "cost units per text") if rule.kind == "cost" else (100.0, "points")
+    assert found.interval is not None  # noqa: S101 - there is one wherever there is a value
+    assert found.thresholds is not None  # noqa: S101
+    return (
+        f"Choosing and reporting on all rows flatters by {scale * found.value:.2f} {unit} on "
+        f"average ({scale * found.interval.low:.2f} to {scale * found.interval.high:.2f} over "
+        f"{found.resamples} resamples); the threshold itself would move between "
+        f"{found.thresholds.low:.3g} and {found.thresholds.high:.3g}."
+    )
+
+
+def rates_frame(figures: Mapping[str, Figure]) -> pd.DataFrame:
+    """Return each rate with its interval, n and method."""
+    return pd.DataFrame(
+        [
+            {
+                "Figure": METRIC_TITLES[name],
+                "Value with 95% interval": figure_text(name, figures[name]),
+                "n": figures[name].n,
+                "How": figures[name].method or figures[name].reason or "",
+            }
+            for name in RATE_NAMES
+            if name in figures
+        ]
+    )
+
+
+def counts_frame(column: ScoreColumn, threshold: float, names: Sequence[str]) -> pd.DataFrame:
+    """Return the confusion matrix as a table."""
+    counts = column.at(threshold)
+    return pd.DataFrame(
+        {
+            "Label": list(names),
+            "Let through": [int(counts.tn[0]), int(counts.fn[0])],
+            "Flagged": [int(counts.fp[0]), int(counts.tp[0])],
+        }
+    )
+
+
+def sweep_frame(column: ScoreColumn) -> pd.DataFrame:
+    """Return counts and rates against the threshold, highest first."""
+    sweep = column.drawn()
+    return pd.DataFrame(
+        {
+            "threshold": sweep.thresholds,
+            "tp": sweep.tp,
+            "fp": sweep.fp,
+            "fn": sweep.fn,
+            "tn": sweep.tn,
+            "recall": sweep.recall,
+            "fpr": sweep.fpr,
+            "precision": sweep.precision,
+            "f1": sweep.f1,
+        }
+    )
+
+
+def day_frame(day: Day) -> pd.DataFrame:
+    """Return a day of traffic as a table."""
+    lines = (
+        ("Risky texts let through", day.missed, ",.0f"),
+        ("Risky texts caught", day.caught, ",.0f"),
+        ("Harmless texts flagged", day.false_alarms, ",.0f"),
+        ("Texts flagged in all", day.flagged, ",.0f"),
+        ("Hours of review", day.review_hours, ",.1f"),
+        ("Flagged texts that deserve it", day.precision, ".1%"),
+    )
+    return pd.DataFrame(
+        [{"A day": name, "Expected": _ranged(value, form)} for name, value, form in lines]
+    )
+
+
+def _ranged(value: Range, form: str) -> str:
+    if value.value is None:
+        return "unknown"
+    if value.low is None or value.high is None:
+        return format(value.value, form)
+    return f"{value.value:{form}} ({value.low:{form}} to {value.high:{form}})"
+
+
+def ordered_bands(
+    points: Sequence[BandPoint], rule: Rule | None, per_call: float
+) -> list[tuple[BandPoint, float | None]]:
+    """Return each pair of bands with its cost for 1,000 texts, the best pair first.
+
+    Best is the least cost if the rule is one of cost, else the highest F1; of equals the one that
+    asks the model least. Without a rule of cost there is no cost.
+    """
+    if rule is None or rule.kind != "cost":
+        return [
+            (point, None) for point in sorted(points, key=lambda one: (-(one.f1 or 0.0), one.asked))
+        ]
+    priced = [
+        (
+            point,
+            point.cost(
+                miss=rule.miss, false_alarm=rule.false_alarm, prevalence=rule.prevalence,
+                per_call=per_call,
+            ),
+        )
+        for point in points
+    ]  # fmt: skip
+    priced.sort(key=lambda one: (np.inf if one[1] is None else one[1], one[0].asked))
+    return [(point, None if cost is None else 1_000 * cost) for point, cost in priced]
+
+
+def bands_frame(ordered: Sequence[tuple[BandPoint, float | None]]) -> pd.DataFrame:
+    """Return pairs of bands as a table, in the order given; costs only where there are any."""
+    frame = pd.DataFrame(
+        [
+            {
+                "Upper band": point.bands.upper,
+                "Lower band": "off" if point.bands.lower is None else f"{point.bands.lower:g}",
+                "F1": point.f1,
+                "Recall": point.recall,
+                "Recall lost before the model": point.recall_lost,
+                "FPR": point.fpr,
+                "Asks the model": point.asked,
+                "Mean ms": point.mean_ms,
+                "Cost of 1,000 texts": cost,
+            }
+            for point, cost in ordered
+        ]
+    )
+    if all(cost is None for _, cost in ordered):
+        del frame["Cost of 1,000 texts"]
+    return frame
+
+
+def slices_frame(choices: Sequence[SliceChoice], threshold: float) -> pd.DataFrame:
+    """Return each slice's own threshold beside the common one, with what to make of it."""
+    rows = []
+    for item in choices:
+        recall, fpr = float(item.common.recall[0]), float(item.common.fpr[0])
+        rows.append(
+            {
+                "Slice": item.value or "(none)",
+                "Risky": item.risky,
+                "Harmless": item.harmless,
+                "Recall at common": None if np.isnan(recall) else percent(recall),
+                "FPR at common": None if np.isnan(fpr) else percent(fpr),
+                "Own threshold": item.choice.threshold,
+                "Adjusted p": item.p_value,
+                "What to make of it": _slice_advice(item, threshold),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _slice_advice(item: SliceChoice, threshold: float) -> str:
+    few = min(item.risky, item.harmless) < SMALL_SLICE
+    if item.choice.threshold is None:
+        return item.choice.problem
+    if not item.is_decided:
+        return "keep the common one: these rows cannot tell the two apart" + (
+            " (few rows)" if few else ""
+        )
+    direction = "lower" if item.choice.threshold < threshold else "higher"
+    warning = f"; chosen on fewer than {SMALL_SLICE} rows of a class, do not rely on it"
+    return f"a {direction} one decides better here" + (warning if few else "")
+
+
+def choice_evidence(report: SplitReport, found: Optimism, seed: int) -> dict[str, Any]:
+    """Return what a policy keeps of how its rule holds on rows that did not choose."""
+    evidence: dict[str, Any] = {
+        "split": {
+            "seed": seed,
+            "units": report.units,
+            "choosing_rows": report.choosing.n,
+            "reporting_rows": report.reporting.n,
+            "threshold": report.choice.threshold,
+            "chosen": report.chosen,
+            "reported": report.reported,
+            "gap": report.gap,
+        },
+        "optimism": {
+            "value": found.value,
+            "low": None if found.interval is None else found.interval.low,
+            "high": None if found.interval is None else found.interval.high,
+            "resamples": found.resamples,
+        },
+    }
+    if report.choice.problem:
+        evidence["split"]["problem"] = report.choice.problem
+    return evidence
+
+
+def new_policy(
+    name: str,
+    note: str,
+    run: RunInfo,
+    dataset: DatasetInfo,
+    mode: Mode,
+    evaluation: ModeEvaluation,
+    *,
+    threshold: float | None,
+    bands: Any,
+    chosen_by: str,
+    allowed_labels: Sequence[str] = ("neutral", "positive"),
+    extra: Mapping[str, Any] | None = None,
+) -> Policy:
+    """Return a policy with the evidence it rests on: run, rows, figures with intervals, stamp."""
+    uses_model = mode is not Mode.HEURISTIC
+    counted = {
+        metric: {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+        for metric, figure in evaluation.metrics.items()
+        if figure.value is not None
+    }
+    return Policy(
+        name=name.strip(),
+        task=run.task,
+        mode=mode,
+        threshold=threshold,
+        bands=bands,
+        model_id=run.model_id if uses_model else None,
+        variant=Variant(run.variant) if uses_model and run.variant else None,
+        model_sha256=run.model_sha256 if uses_model else None,
+        rules_version=run.stamp.get("rules_version") if mode is not Mode.ML else None,
+        allowed_labels=tuple(allowed_labels) if run.task is Task.SENTIMENT else LABELS_THAT_PASS,
+        note=note.strip(),
+        evidence={
+            "run": run.run_id,
+            "dataset": dataset.title,
+            "dataset_hash": dataset.content_hash,
+            "rows": evaluation.n,
+            "errors": evaluation.errors,
+            "chosen_by": chosen_by,
+            "figures": counted,
+            "latency_p95_ms": evaluation.latency.p95,
+            **(extra or {}),
+        },
+    )
+
+
+LABELS_THAT_PASS = tuple(name for name in LABELS[Task.SENTIMENT] if name != "negative")
+
+
+def policies_frame(policies: Sequence[Policy]) -> pd.DataFrame:
+    """Return stored policies as a table, newest first."""
+    return pd.DataFrame(
+        [
+            {
+                "Policy": policy.title,
+                "Task": policy.task.value,
+                "Mode": policy.mode.value,
+                "Threshold": "most probable label" if policy.threshold is None else
+                f"{policy.threshold:g}",
+                "Model": f"{policy.model_id} {policy.variant}" if policy.model_id else "none",
+                "Chosen by": str(policy.evidence.get("chosen_by", "")),
+                "Note": policy.note,
+            }
+            for policy in policies
+        ],
+        columns=["Policy", "Task", "Mode", "Threshold", "Model", "Chosen by", "Note"],
+    )  # fmt: skip

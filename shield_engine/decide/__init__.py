@@ -1,0 +1,1 @@
+"""Which guard, in which mode, at which threshold: candidates on the same rows, compared and chosen."""

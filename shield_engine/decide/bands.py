@@ -1,0 +1,194 @@
+"""Hybrid bands: what ending a scan early saves and what it loses, over a grid, from stored scores.
+
+At or above the upper band the heuristic decides, at or below the lower one too, and so it does
+where no rule matched and the linear tier is sure; elsewhere the model does. Counts of the
+stretches add up, so a grid costs as many passes over the rows as it has bands, not pairs of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shield_engine.config import SAFE_BAND, Bands
+from shield_engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shield_engine.decide.figures import ModeView
+    from shield_engine.store import Scores
+
+    Floats = NDArray[np.float64]
+
+_PASSED = -1.0  # below every score of the rules
+
+__all__ = ["BandPoint", "default_grid", "sweep_bands"]
+
+
+@dataclass(frozen=True, slots=True)
+class BandPoint:
+    """Hybrid at one pair of bands.
+
+    Attributes:
+        bands: The pair.
+        tp: Risky rows flagged.
+        fp: Harmless rows flagged.
+        fn: Risky rows let through.
+        tn: Harmless rows let through.
+        asked: Share of all scored rows that the model is asked for, labelled or not.
+        lost: Risky rows that the model alone would flag and hybrid does not.
+        won: Risky rows that hybrid flags and the model alone does not.
+        mean_ms: Mean of heuristic time plus model time where asked; `None` without timed rows.
+    """
+
+    bands: Bands
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    asked: float
+    lost: int
+    won: int
+    mean_ms: float | None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of risky rows flagged; `None` without risky rows."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def fpr(self) -> float | None:
+        """Share of harmless rows flagged; `None` without harmless rows."""
+        return self.fp / (self.fp + self.tn) if self.fp + self.tn else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; `None` if nothing is risky or flagged."""
+        below = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / below if below else None
+
+    @property
+    def recall_lost(self) -> float | None:
+        """Recall of the model alone minus that of hybrid; negative if the rules find more."""
+        risky = self.tp + self.fn
+        return (self.lost - self.won) / risky if risky else None
+
+    def cost(
+        self, *, miss: float, false_alarm: float, prevalence: float, per_call: float
+    ) -> float | None:
+        """Return what a text of traffic costs on average; `None` without both classes.
+
+        p x miss x (1 - recall) + (1 - p) x false alarm x FPR + per call x share asked.
+        """
+        if self.recall is None or self.fpr is None:
+            return None
+        mistakes = prevalence * miss * (1 - self.recall)
+        mistakes += (1 - prevalence) * false_alarm * self.fpr
+        return mistakes + per_call * self.asked
+
+
+def default_grid(
+    heuristic_risk: Floats, points: int = 12
+) -> tuple[list[float], list[float | None]]:
+    """Return upper and lower bands worth trying: scores that the rules really give.
+
+    Uppers run from .5 to 1; lowers from off to below .5. Above `points` distinct scores, quantiles
+    stand for them.
+    """
+    seen = np.unique(np.round(heuristic_risk[~np.isnan(heuristic_risk)], 4))
+
+    def chosen(values: Floats) -> list[float]:
+        if len(values) > points:
+            values = np.unique(np.quantile(values, np.linspace(0, 1, points), method="nearest"))
+        return [float(value) for value in values]
+
+    uppers = chosen(np.unique(np.concatenate((seen[seen >= 0.5], [0.9, 1.0]))))
+    return uppers, [None, *chosen(seen[seen < 0.5])]
+
+
+def sweep_bands(
+    scores: Scores,
+    view: ModeView,
+    threshold: float,
+    uppers: Sequence[float],
+    lowers: Sequence[float | None],
+    safe: float | None = SAFE_BAND,
+) -> list[BandPoint]:
+    """Return hybrid at every pair of bands whose lower one is below the upper, in grid order.
+
+    Rows count where both parts have a score. Equal to deriving hybrid anew at each pair.
+
+    Args:
+        scores: What a run of both parts stored, two classes.
+        view: Any mode's view of those rows: says what is risky.
+        threshold: Turns the deciding part's risk into a verdict.
+        uppers: Upper bands.
+        lowers: Lower bands; `None` is off.
+        safe: Band of the linear tier at every pair; `None` is off.
+
+    Raises:
+        ConfigError: A part is missing, or the set has three classes.
+    """
+    if scores.heuristic is None or scores.model is None or view.risk is None:
+        raise ConfigError("hybrid bands need the scores of both parts and two classes")
+    if scores.heuristic.shape[1] != 2:
+        raise ConfigError(
+            "hybrid bands are swept for two classes; sentiment's compare VADER's three"
+        )
+    rows = ~np.isnan(scores.heuristic[:, 1]) & ~np.isnan(scores.model[:, 1])
+    heuristic, model = scores.heuristic[rows, 1], scores.model[rows, 1]
+    labels = view.labels[rows]
+    by_rules, by_model = heuristic >= threshold, model >= threshold
+    is_risky, is_harmless = labels == 1, labels == 0
+    heuristic_ms, model_ms = scores.tiers_ms[rows], scores.model_ms[rows]
+    is_timed = ~np.isnan(heuristic_ms) & ~np.isnan(model_ms)
+    weights = np.column_stack(
+        (
+            np.ones(len(heuristic)),
+            is_risky & by_rules,
+            is_harmless & by_rules,
+            is_risky & by_model,
+            is_harmless & by_model,
+            is_risky & by_model & ~by_rules,
+            is_risky & by_rules & ~by_model,
+            np.where(is_timed, model_ms, 0.0),
+        )
+    ).astype(np.float64)
+    if safe is not None and scores.linear is not None:
+        # What the tier lets pass ends below every lower band.
+        passes = (heuristic <= 0) & (scores.linear[rows] <= safe)
+        heuristic = np.where(passes, _PASSED, heuristic)
+    order = np.argsort(heuristic, kind="stable")
+    ordered = heuristic[order]
+    sums = np.vstack((np.zeros(weights.shape[1]), np.cumsum(weights[order], axis=0)))
+    total, timed = sums[-1], float(is_timed.sum())
+    rules_ms = float(heuristic_ms[is_timed].sum())
+    risky, harmless = int(is_risky.sum()), int(is_harmless.sum())
+    points = []
+    for upper in uppers:
+        above = total - sums[np.searchsorted(ordered, upper, side="left")]
+        for lower in lowers:
+            if lower is not None and lower >= upper:
+                continue
+            limit = _PASSED if lower is None else lower
+            below = sums[np.searchsorted(ordered, limit, side="right")]
+            ended, asked = above + below, total - above - below
+            tp, fp = int(ended[1] + asked[3]), int(ended[2] + asked[4])
+            points.append(
+                BandPoint(
+                    bands=Bands(upper, lower, safe),
+                    tp=tp,
+                    fp=fp,
+                    fn=risky - tp,
+                    tn=harmless - fp,
+                    asked=float(asked[0] / total[0]) if total[0] else 0.0,
+                    lost=int(ended[5]),
+                    won=int(ended[6]),
+                    mean_ms=(rules_ms + float(asked[7])) / timed if timed else None,
+                )
+            )
+    return points

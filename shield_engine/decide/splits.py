@@ -1,0 +1,356 @@
+"""Chosen on one part of the rows, reported on the other: splits and the optimism of a choice.
+
+A threshold that was chosen on some rows looks better on them than on new ones. Two answers: hold
+half of the rows back for the report, or estimate the optimism by resampling (Efron 1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shield_engine.decide.paired import grouped_mcnemar
+from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
+from shield_engine.metrics.curves import ThresholdSweep
+from shield_engine.statistics.intervals import (
+    Interval,
+    clopper_pearson_bounds,
+    holm,
+    mcnemar_exact,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "Optimism",
+    "SliceChoice",
+    "SplitReport",
+    "choose_and_report",
+    "optimism",
+    "slice_choices",
+    "split",
+]
+
+_MOST_CUTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """A choice on one part of the rows and what it gives on the other.
+
+    Attributes:
+        choice: On the choosing rows.
+        choosing: Rows it was chosen on.
+        reporting: The other rows, never seen by the choice.
+        units: Groups (or distinct texts) that were dealt out whole.
+        chosen: The rule's objective on the choosing rows; `None` without a threshold.
+        reported: The same on the reporting rows.
+        gap: `chosen` - `reported`; what choosing and reporting on the same rows would flatter by.
+    """
+
+    choice: Choice
+    choosing: ScoreColumn
+    reporting: ScoreColumn
+    units: int
+    chosen: float | None
+    reported: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Optimism:
+    """How much better a choice looks on its own rows than on new ones, by resampling.
+
+    Attributes:
+        value: Mean of (objective on the resample - objective on the rows) over resamples; `None`
+            if the rule finds no threshold in most of them.
+        interval: 2.5% and 97.5% quantiles of that difference.
+        apparent: The objective where it was chosen, on all rows.
+        corrected: `apparent` - `value`.
+        thresholds: 2.5% and 97.5% quantiles of the threshold that is chosen.
+        resamples: How many found a threshold.
+        unfound: How many did not.
+    """
+
+    value: float | None
+    interval: Interval | None
+    apparent: float | None
+    corrected: float | None
+    thresholds: Interval | None
+    resamples: int
+    unfound: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceChoice:
+    """A slice with a threshold of its own.
+
+    Attributes:
+        value: Of the slice column.
+        risky: Risky rows of the slice.
+        harmless: Harmless rows.
+        choice: The rule on these rows alone.
+        common: Counts of these rows at the common threshold.
+        p_value: Of no difference between the common threshold and one chosen on half of the slice,
+            on its other half; adjusted for the number of slices.
+        is_decided: True if these rows can tell the two apart.
+    """
+
+    value: str
+    risky: int
+    harmless: int
+    choice: Choice
+    common: ThresholdSweep
+    p_value: float
+    is_decided: bool
+
+
+def split(
+    units: ArrayLike, labels: ArrayLike, *, seed: int = 7, share: float = 0.5
+) -> NDArray[np.bool_]:
+    """Return which rows the choice is made on; the others are for the report.
+
+    Whole units (groups, or equal texts) go to one side. Units with a risky row and units without
+    are dealt out separately, so that both sides have about the same share of risky rows.
+
+    Args:
+        units: What each row belongs to, any sortable values, shape (n,).
+        labels: 1 for risky rows, 0 for harmless ones, shape (n,).
+        seed: Decides which units go where.
+        share: Of the rows of each kind that the choice may see.
+    """
+    codes = np.unique(np.asarray(units), return_inverse=True)[1].reshape(-1)
+    truth = np.asarray(labels)
+    sizes = np.bincount(codes)
+    has_risky = np.bincount(codes, weights=truth == 1) > 0
+    generator = np.random.default_rng(seed)
+    taken = np.zeros(len(sizes), dtype=bool)
+    for kind in (False, True):
+        members = np.flatnonzero(has_risky == kind)
+        members = members[generator.permutation(len(members))]
+        # Large units first would be more even, but then the seed would not decide.
+        before = np.cumsum(sizes[members]) - sizes[members]
+        taken[members] = before < share * sizes[members].sum() - sizes[members] / 2 + 1e-9
+    rows: NDArray[np.bool_] = taken[codes]
+    return rows
+
+
+def choose_and_report(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    units: ArrayLike,
+    rule: Rule,
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    share: float = 0.5,
+) -> SplitReport:
+    """Choose on one part of the rows and report on the other; see `split`."""
+    truth, risk, names = np.asarray(labels), np.asarray(scores), np.asarray(units)
+    chosen = split(names, truth, seed=seed, share=share)
+    sides = [
+        ScoreColumn.of(
+            truth[rows], risk[rows], None if groups is None else np.asarray(groups)[rows]
+        )
+        for rows in (chosen, ~chosen)
+    ]
+    choosing, reporting = sides
+    choice = rule.choose(choosing)
+    before = after = None
+    if choice.threshold is not None:
+        before = float(rule.objective(choosing.at(choice.threshold))[0])
+        if len(reporting.risky) and len(reporting.harmless):
+            after = float(rule.objective(reporting.at(choice.threshold))[0])
+    return SplitReport(
+        choice, choosing, reporting, len(np.unique(names)), before, after,
+        None if before is None or after is None else before - after,
+    )  # fmt: skip
+
+
+def optimism(
+    column: ScoreColumn, rule: Rule, *, resamples: int = 200, seed: int = 7
+) -> Optimism:  # fmt: skip
+    """Estimate the optimism of choosing on all rows (Efron 1983), with its spread.
+
+    Each resample keeps the number of rows of each class (whole groups are drawn where there are
+    groups); the rule chooses on it, and its objective there is compared with the one that the same
+    threshold has on all rows. Above a thousand distinct scores a thousand cuts stand for them.
+    Where a limit must be proved on groups, rows of a resample are worth what they are on all rows.
+    """
+    apparent_choice = rule.choose(column)
+    if apparent_choice.threshold is None:
+        return Optimism(None, None, None, None, None, 0, 0)
+    apparent = float(rule.objective(column.at(apparent_choice.threshold))[0])
+    cuts = column.drawn(_MOST_CUTS).thresholds
+    generator = np.random.default_rng(seed)
+    risky = _drawn_counts(column.risky, column.risky_groups, cuts, resamples, generator)
+    harmless = _drawn_counts(column.harmless, column.harmless_groups, cuts, resamples, generator)
+    here = rule.objective(column.at(cuts))
+    risky_worth, harmless_worth = (
+        float(column.effective(apparent_choice.threshold, label)[1][0]) / max(len(side), 1)
+        for label, side in ((1, column.risky), (0, column.harmless))
+    )
+    gaps, found = [], []
+    for tp, fp in zip(risky, harmless, strict=True):
+        place = _pick(rule, _sweep(cuts, tp, fp), risky_worth, harmless_worth)
+        if place < 0:
+            continue
+        found.append(float(cuts[place]))
+        gaps.append(float(rule.objective(_sweep(cuts, tp, fp))[place] - here[place]))
+    if 2 * len(gaps) < resamples:
+        return Optimism(None, None, apparent, None, None, len(gaps), resamples - len(gaps))
+    value = float(np.mean(gaps))
+    return Optimism(
+        value=value,
+        interval=Interval(*map(float, np.quantile(gaps, [0.025, 0.975]))),
+        apparent=apparent,
+        corrected=apparent - value,
+        thresholds=Interval(*map(float, np.quantile(found, [0.025, 0.975]))),
+        resamples=len(gaps),
+        unfound=resamples - len(gaps),
+    )
+
+
+def slice_choices(
+    labels: NDArray[np.int64],
+    scores: Floats,
+    values: NDArray[np.object_],
+    units: NDArray[Any],
+    rule: Rule,
+    threshold: float,
+    *,
+    groups: NDArray[Any] | None = None,
+    seed: int = 7,
+) -> list[SliceChoice]:
+    """Return the rule's own threshold for each slice, largest slice first.
+
+    The own threshold is chosen on all rows of the slice. Whether it helps is tested honestly: one
+    chosen on half of the slice against the common one, on the other half, by McNemar's exact test
+    (over groups, where there are groups), adjusted over slices (Holm 1979).
+
+    Args:
+        labels: 1 for risky rows, 0 for harmless ones.
+        scores: Risk of each row.
+        values: Each row's slice.
+        units: What stays together when a slice is halved; see `split`.
+        rule: How a threshold is chosen.
+        threshold: The common one.
+        groups: Rows that belong together; `None` if rows are independent.
+        seed: Of the halves.
+    """
+    found = []
+    for value in sorted(set(values.tolist())):
+        rows = values == value
+        kept = None if groups is None else groups[rows]
+        column = ScoreColumn.of(labels[rows], scores[rows], kept)
+        chosen = split(units[rows], labels[rows], seed=seed)
+        p_value = _halves_p_value(labels[rows], scores[rows], kept, chosen, rule, threshold)
+        found.append((str(value), column, rule.choose(column), column.at(threshold), p_value))
+    adjusted = holm([item[-1] for item in found])
+    slices = [
+        SliceChoice(
+            value=value, risky=len(column.risky), harmless=len(column.harmless), choice=choice,
+            common=common, p_value=float(p_value), is_decided=bool(p_value < 0.05),
+        )
+        for (value, column, choice, common, _), p_value in zip(found, adjusted, strict=True)
+    ]  # fmt: skip
+    return sorted(slices, key=lambda item: -(item.risky + item.harmless))
+
+
+def _halves_p_value(
+    labels: NDArray[np.int64],
+    scores: Floats,
+    groups: NDArray[Any] | None,
+    chosen: NDArray[np.bool_],
+    rule: Rule,
+    threshold: float,
+) -> float:
+    """Return the p-value of a threshold chosen on the `chosen` rows, on the others."""
+    kept = None if groups is None else groups[chosen]
+    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen], kept)).threshold
+    if own is None:
+        return 1.0
+    truth, risk = labels[~chosen] == 1, scores[~chosen]
+    by_own, by_common = (risk >= own) == truth, (risk >= threshold) == truth
+    gains = by_own.astype(np.int64) - by_common
+    if groups is None:
+        return mcnemar_exact(int((gains > 0).sum()), int((gains < 0).sum()))
+    codes = np.unique(groups[~chosen], return_inverse=True)[1].reshape(-1)
+    return grouped_mcnemar(np.bincount(codes, weights=gains).astype(np.int64))
+
+
+def _drawn_counts(
+    side: Floats,
+    groups: NDArray[np.int64] | None,
+    cuts: Floats,
+    resamples: int,
+    generator: np.random.Generator,
+) -> Floats:
+    """Return how many rows of each resample of one class reach each cut, shape (resamples, cuts).
+
+    The last column counts all rows.
+    """
+    # Bin b holds the rows whose highest reached cut is b; the last bin reaches none.
+    bins = len(cuts) - np.searchsorted(cuts[::-1], side, side="right")
+    width = len(cuts) + 1
+    if groups is None:
+        share = np.bincount(bins, minlength=width) / max(len(side), 1)
+        drawn = generator.multinomial(len(side), share, resamples) if len(side) else np.zeros(
+            (resamples, width), dtype=np.int64
+        )  # fmt: skip
+    else:
+        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        n_groups = int(codes.max(initial=-1)) + 1
+        drawn = np.zeros((resamples, width), dtype=np.int64)
+        for number in range(resamples if n_groups else 0):
+            times = np.bincount(generator.integers(0, n_groups, n_groups), minlength=n_groups)
+            drawn[number] = np.bincount(bins, weights=times[codes], minlength=width)
+    counts: Floats = np.cumsum(drawn, axis=1).astype(np.float64)
+    return counts
+
+
+def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:
+    tp, fp = risky[:-1].astype(np.int64), harmless[:-1].astype(np.int64)
+    return ThresholdSweep(
+        cuts, tp=tp, fp=fp, fn=int(risky[-1]) - tp, tn=int(harmless[-1]) - fp
+    )  # fmt: skip
+
+
+def _pick(rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float) -> int:
+    """Return the place of the cut that the rule would choose on these counts, -1 for none."""
+    if rule.kind in {"f1", "balanced_accuracy", "cost"}:
+        values = rule.objective(sweep)
+        place = int(np.argmax(values))
+        return -1 if rule.kind == "cost" and values[place] <= 0 else place
+    fits = _fits(rule, sweep, risky_worth, harmless_worth)
+    if not fits.any():
+        return -1
+    # Recall and FPR rise together from cut to cut.
+    places = np.flatnonzero(fits)
+    return int(places[0] if rule.kind == "recall" else places[-1])
+
+
+def _fits(
+    rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float
+) -> NDArray[np.bool_]:
+    fp, harmless = harmless_worth * sweep.fp, harmless_worth * (sweep.fp + sweep.tn)
+    tp, risky = risky_worth * sweep.tp, risky_worth * (sweep.tp + sweep.fn)
+    if rule.kind == "fpr":
+        upper = clopper_pearson_bounds(fp, harmless, rule.confidence, "upper")[1]
+        return np.asarray(upper <= rule.limit)
+    if rule.kind == "recall":
+        lower = clopper_pearson_bounds(tp, risky, rule.confidence, "lower")[0]
+        return np.asarray(lower >= rule.limit)
+    each = (1 + rule.confidence) / 2
+    recall = clopper_pearson_bounds(tp, risky, each, "lower")[0]
+    fpr = clopper_pearson_bounds(fp, harmless, each, "upper")[1]
+    flagged = rule.prevalence * recall + (1 - rule.prevalence) * fpr
+    precision = np.divide(
+        rule.prevalence * recall, flagged, out=np.zeros_like(flagged), where=flagged > 0
+    )
+    return np.asarray(precision >= rule.limit)

@@ -1,0 +1,361 @@
+"""Evaluate files: import, run, figures, in one call; one file or a suite of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shield_engine.config import Bands, check_task
+from shield_engine.datasets import (
+    ColumnMapping,
+    ImportedDataset,
+    dataset_name,
+    import_rows,
+    parse_label_map,
+    sniff,
+)
+from shield_engine.decide.figures import (
+    ModeEvaluation,
+    evaluate_peer,
+    evaluate_run,
+    row_groups,
+    scores_table,
+)
+from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.engine import Shield
+from shield_engine.errors import ConfigError, DatasetError, ShieldError
+from shield_engine.guards.peers import installed_peers
+from shield_engine.metrics.figures import Figure
+from shield_engine.policy import Policy
+from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
+from shield_engine.store import DatasetInfo, RunInfo, Store
+from shield_engine.types import Mode, Task, Variant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "DatasetEvaluation",
+    "EvaluationSpec",
+    "SuiteItem",
+    "evaluate_file",
+    "evaluate_suite",
+    "load_suite",
+    "store_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteItem:
+    """One file to evaluate; `path` is kept as given, `file` is where it lies."""
+
+    path: str
+    file: Path
+    task: Task
+    text: str | None = None
+    label: str | None = None
+    label_map: Mapping[str, int] | None = None
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """What to evaluate files with; the same for every file of a suite.
+
+    Where `policies` are given, each file is judged by its task's: that decides mode, model,
+    threshold and bands instead of the other fields. With `peers` the installed scanners of other
+    makers score the same rows.
+    """
+
+    modes: tuple[Mode, ...] = tuple(Mode)
+    variant: Variant = Variant.INT8
+    model_id: str | None = None
+    threshold: float | None = None
+    bands: Bands = field(default_factory=Bands)
+    limit: int | None = None
+    workers: int | None = None
+    seed: int = 7
+    policies: Mapping[Task, Policy] | None = None
+    reuse: bool = False
+    peers: bool = False
+
+    def under_policy(self, policy: Policy) -> EvaluationSpec:
+        """Return the settings under which `policy` is judged."""
+        return replace(
+            self,
+            modes=(policy.mode,),
+            variant=policy.variant or self.variant,
+            model_id=policy.model_id,
+            threshold=policy.threshold,
+            bands=policy.bands,
+            policies=None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetEvaluation:
+    """One file's figures, or why it has none."""
+
+    item: SuiteItem
+    rows: int = 0
+    quarantined: int = 0
+    modes: Mapping[Mode, ModeEvaluation] = field(default_factory=dict)
+    run_id: str | None = None
+    scores: pa.Table | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+    policy: Policy | None = None
+    label_policy: Mapping[str, Figure] | None = None
+    peers: Mapping[str, ModeEvaluation] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the file as the evaluation output writes it."""
+        head: dict[str, Any] = {"path": self.item.path, "task": self.item.task.value}
+        if self.error is not None:
+            return head | {"error": self.error}
+        if self.policy is not None:
+            head["policy"] = self.policy.title
+        if self.policy is not None and self.label_policy is not None:
+            head["label_policy"] = {
+                "allowed": list(self.policy.allowed_labels),
+                "metrics": {name: f.as_dict() for name, f in self.label_policy.items()},
+            }
+        if self.peers:
+            head["peers"] = {name: result.as_dict() for name, result in self.peers.items()}
+        return head | {
+            "rows": self.rows,
+            "quarantined": self.quarantined,
+            "modes": {mode.value: result.as_dict() for mode, result in self.modes.items()},
+        }
+
+
+def load_suite(path: Path) -> list[SuiteItem]:
+    """Read a suite file; paths in it are relative to it.
+
+    Raises:
+        ConfigError: The file is missing, no JSON, or an entry lacks what it needs.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        entries = list(document["datasets"])
+    except OSError as error:
+        raise ConfigError(f"suite {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f'suite {path} is not JSON of the form {{"datasets": [{{"path", "task"}}]}}: {error}'
+        ) from error
+    return [_suite_item(path, number, entry) for number, entry in enumerate(entries, start=1)]
+
+
+def store_rows(
+    store: Store, name: str, task: Task, path: Path, imported: ImportedDataset
+) -> DatasetInfo:
+    """Keep imported rows as a dataset version, with its mapping's outcome and quarantine report."""
+    return store.add_dataset(
+        name,
+        task,
+        imported.table,
+        content_hash=imported.content_hash,
+        source=path.name,
+        quarantined=imported.quarantined_count,
+        details={
+            "rows_read": imported.rows_read,
+            "profile": _plain(imported.profile),
+            "mapping": _plain(imported.mapping),
+            "quarantine": [asdict(row) for row in imported.quarantined],
+        },
+    )
+
+
+def evaluate_file(
+    store: Store,
+    shield: Shield,
+    item: SuiteItem,
+    spec: EvaluationSpec,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+    keep_scores: bool = False,
+) -> DatasetEvaluation:
+    """Import one file, score it once, and give every mode's figures.
+
+    Raises:
+        ShieldError: The file, the model or the store is at fault.
+    """
+    policy = None
+    policy_warnings: tuple[str, ...] = ()
+    if spec.policies is not None:
+        policy = spec.policies.get(item.task)
+        if policy is None:
+            raise ConfigError(f"{item.path}: the policy file has no policy for {item.task.value}")
+        policy_warnings = shield.check_policy(policy)
+        spec = spec.under_policy(policy)
+    parts = parts_for(spec.modes)
+    thresholds = (
+        shield.thresholds(item.task, spec.variant, spec.model_id)
+        if "ml" in parts
+        else dict(shield.registry.default_for(item.task).thresholds)
+    )
+    if spec.threshold is not None:
+        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
+    mapping = _mapping(item)
+    imported = import_rows(item.file, item.task, mapping, item.label_map)
+    if not len(imported.table):
+        raise DatasetError(
+            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
+        )
+    dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
+    run_spec = RunSpec(
+        parts=parts,
+        variant=spec.variant,
+        model_id=spec.model_id,
+        limit=spec.limit,
+        workers=spec.workers,
+        reuse=spec.reuse,
+    )
+    run = start(store, shield, dataset.dataset_id, run_spec)
+    run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
+    modes = evaluate_run(
+        store,
+        run.run_id,
+        modes=spec.modes,
+        thresholds=thresholds,
+        bands=spec.bands,
+        slice_names=item.slices,
+        seed=spec.seed,
+    )
+    peers = {
+        peer.name: evaluate_peer(
+            store,
+            run.run_id,
+            peer,
+            workers=spec.workers or shield.settings.workers,
+            slice_names=item.slices,
+            seed=spec.seed,
+        )
+        for peer in (installed_peers(item.task) if spec.peers else ())
+    }
+    return DatasetEvaluation(
+        item=item,
+        rows=len(imported.table),
+        quarantined=imported.quarantined_count,
+        modes=modes,
+        run_id=run.run_id,
+        scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
+        warnings=(*policy_warnings, *_warnings(store, imported, run)),
+        policy=policy,
+        label_policy=_label_policy(store, run, policy, spec.seed),
+        peers=peers,
+    )
+
+
+def evaluate_suite(
+    store: Store,
+    shield: Shield,
+    items: Sequence[SuiteItem],
+    spec: EvaluationSpec,
+    *,
+    on_item: Callable[[DatasetEvaluation], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    keep_scores: bool = False,
+) -> list[DatasetEvaluation]:
+    """Evaluate each file; one that fails is reported in its place and does not stop the others."""
+    results = []
+    for item in items:
+        try:
+            result = evaluate_file(
+                store, shield, item, spec, on_progress=on_progress, keep_scores=keep_scores
+            )
+        except ShieldError as error:
+            result = DatasetEvaluation(item, error=str(error))
+        results.append(result)
+        if on_item is not None:
+            on_item(result)
+    return results
+
+
+def _label_policy(
+    store: Store, run: RunInfo, policy: Policy | None, seed: int
+) -> dict[str, Figure] | None:
+    """Return how often a sentiment policy's allowed labels are right, `None` for other tasks."""
+    if policy is None or policy.task is not Task.SENTIMENT:
+        return None
+    scores = store.scores(run.run_id)
+    groups = row_groups(store, run.dataset_id, scores)
+    return label_policy_figures(
+        scores, policy.mode, policy.allowed_labels, bands=policy.bands, groups=groups, seed=seed
+    )
+
+
+def _mapping(item: SuiteItem) -> ColumnMapping | None:
+    if item.text is None and item.label is None and not item.slices:
+        return None
+    suggested = sniff(item.file).suggested
+    return replace(
+        suggested,
+        text=item.text or suggested.text,
+        label=item.label or suggested.label,
+        slices=item.slices or suggested.slices,
+    )
+
+
+def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[str, ...]:
+    """Return what the user should know of the file and of the run's failures."""
+    warnings = list(imported.profile.warnings)
+    if imported.quarantined:
+        first = imported.quarantined[0]
+        warnings.append(
+            f"{imported.quarantined_count:,} rows were quarantined; the first, line {first.line}: "
+            f"{first.reason}"
+        )
+    if "reused_run" in run.stamp:
+        warnings.append(
+            f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
+            "measured for them"
+        )
+    if run.errors:
+        reason = store.first_error(run.run_id)
+        warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
+    return tuple(warnings)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON-ready values (its mappings may be read-only views)."""
+    values = {item.name: getattr(record, item.name) for item in fields(record)}
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
+
+
+def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
+    where = f"suite {suite}, dataset {number}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise ConfigError(f'{where}: needs a "path"')
+    if "task" not in entry:
+        raise ConfigError(f'{where} ({entry["path"]}): needs a "task"')
+    unknown = set(entry) - {"path", "task", "text", "label", "label_map", "slice"}
+    if unknown:
+        raise ConfigError(f"{where} ({entry['path']}): unknown key {', '.join(sorted(unknown))}")
+    task = check_task(str(entry["task"]))
+    slices = entry.get("slice") or ()
+    for key, value, kinds, wanted in (
+        ("text", entry.get("text"), str, "a column name"),
+        ("label", entry.get("label"), str, "a column name"),
+        ("label_map", entry.get("label_map"), dict, "an object of value to class"),
+        ("slice", slices, str | list | tuple, "a column name or a list of them"),
+    ):
+        if value is not None and not isinstance(value, kinds):
+            raise ConfigError(f'{where} ({entry["path"]}): "{key}" must be {wanted}')
+    return SuiteItem(
+        path=entry["path"],
+        file=suite.parent / entry["path"],
+        task=task,
+        text=entry.get("text"),
+        label=entry.get("label"),
+        label_map=parse_label_map(entry["label_map"], task) if entry.get("label_map") else None,
+        slices=(slices,) if isinstance(slices, str) else tuple(slices),
+    )

@@ -1,1 +1,0 @@
-"""Runs, jobs, metrics and statistics: how scanners are measured on datasets."""

@@ -1,0 +1,1 @@
+"""Guards of other makers on the same rows as ours."""

@@ -1,0 +1,279 @@
+"""Curves, threshold sweeps and calibration bins: what is drawn of a scored set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shield_engine.metrics.inputs import binary_input, class_column, ratio
+from shield_engine.statistics.intervals import wilson_bounds
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+__all__ = [
+    "ECE_BINS",
+    "CalibrationBin",
+    "PrCurve",
+    "RocCurve",
+    "ThresholdSweep",
+    "bin_of",
+    "calibration",
+    "confusion",
+    "one_class_reason",
+    "pr_curve_points",
+    "roc_curve_points",
+    "threshold_sweep",
+]
+
+ECE_BINS = 15
+_DRAWN_POINTS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class RocCurve:
+    """Points of an empirical ROC curve from (0, 0) to (1, 1), thresholds falling.
+
+    Attributes:
+        thresholds: A row is flagged if its score is at least this; the first is infinite.
+        fpr: False positive rate at each threshold.
+        recall: True positive rate at each threshold.
+        recall_low: Lower Wilson bound of each recall, taken by itself.
+        recall_high: Upper Wilson bound.
+    """
+
+    thresholds: Floats
+    fpr: Floats
+    recall: Floats
+    recall_low: Floats
+    recall_high: Floats
+
+    @property
+    def miss_rate(self) -> Floats:
+        """Share of risky rows let through, against `fpr` the curve called DET."""
+        return 1 - self.recall
+
+
+@dataclass(frozen=True, slots=True)
+class PrCurve:
+    """Points of an empirical precision-recall curve, recall rising and thresholds falling.
+
+    Attributes:
+        thresholds: A row is flagged if its score is at least this.
+        recall: Share of risky rows flagged.
+        precision: Share of flagged rows that are risky.
+        precision_low: Lower Wilson bound of each precision, taken by itself.
+        precision_high: Upper Wilson bound.
+    """
+
+    thresholds: Floats
+    recall: Floats
+    precision: Floats
+    precision_low: Floats
+    precision_high: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSweep:
+    """Confusion counts at each of many thresholds (flagged: score >= threshold)."""
+
+    thresholds: Floats
+    tp: Ints
+    fp: Ints
+    fn: Ints
+    tn: Ints
+
+    @property
+    def recall(self) -> Floats:
+        """Share of risky rows flagged; NaN without risky rows."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def fpr(self) -> Floats:
+        """Share of harmless rows flagged; NaN without harmless rows."""
+        return ratio(self.fp, self.fp + self.tn)
+
+    @property
+    def precision(self) -> Floats:
+        """Share of flagged rows that are risky; NaN where none is flagged."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of precision and recall; NaN if nothing is risky and nothing flagged."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """The rows whose score lies in one bin, and how many of them are risky.
+
+    Attributes:
+        start: Lower edge; belongs to the bin only if it is 0.
+        end: Upper edge, belongs to the bin.
+        n: Rows in the bin, at least 1.
+        mean_score: Mean score of those rows.
+        rate: Share of those rows that are risky.
+        rate_low: Lower Wilson bound of `rate`.
+        rate_high: Upper Wilson bound.
+    """
+
+    start: float
+    end: float
+    n: int
+    mean_score: float
+    rate: float
+    rate_low: float
+    rate_high: float
+
+
+def roc_curve_points(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    max_points: int = _DRAWN_POINTS,
+    confidence: float = 0.95,
+) -> RocCurve:
+    """Return the empirical ROC curve, exact at every point kept.
+
+    Above `max_points` distinct thresholds, points evenly spread along the curve are kept; this is
+    for drawing only, no metric is computed from it.
+
+    Raises:
+        ValueError: There is only one class, or an array is unfit as for `binary_metrics`.
+    """
+    truth, risk = binary_input(labels, scores)
+    positives = int(truth.sum())
+    if positives in (0, len(truth)):
+        raise ValueError(f"a ROC curve {one_class_reason(positives, len(truth))}")
+    cuts, tp, fp = _cumulative(truth, risk)
+    fpr = np.concatenate(([0.0], fp / (len(truth) - positives)))
+    recall = np.concatenate(([0.0], tp / positives))
+    kept = _thinned(fpr, recall, max_points)
+    low, high = wilson_bounds(np.concatenate(([0], tp))[kept], positives, confidence)
+    thresholds = np.concatenate(([np.inf], cuts))
+    return RocCurve(thresholds[kept], fpr[kept], recall[kept], low, high)
+
+
+def pr_curve_points(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    max_points: int = _DRAWN_POINTS,
+    confidence: float = 0.95,
+) -> PrCurve:
+    """Return the empirical precision-recall curve, exact at every point kept.
+
+    Thinned as `roc_curve_points` is.
+
+    Raises:
+        ValueError: There is no risky row, or an array is unfit as for `binary_metrics`.
+    """
+    truth, risk = binary_input(labels, scores)
+    positives = int(truth.sum())
+    if not positives:
+        raise ValueError(f"a precision-recall curve needs a risky row; {len(truth)} rows, none is")
+    cuts, tp, fp = _cumulative(truth, risk)
+    recall, precision = tp / positives, tp / (tp + fp)
+    kept = _thinned(recall, precision, max_points)
+    low, high = wilson_bounds(tp[kept], (tp + fp)[kept], confidence)
+    return PrCurve(cuts[kept], recall[kept], precision[kept], low, high)
+
+
+def threshold_sweep(labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike) -> ThresholdSweep:
+    """Return the confusion counts at each threshold, in the order given.
+
+    One sort and one binary search per threshold: a million rows at a thousand thresholds take
+    little more than the sort.
+
+    Raises:
+        ValueError: A threshold is not a number, or an array is unfit as for `binary_metrics`.
+    """
+    truth, risk = binary_input(labels, scores)
+    cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    if bool(np.isnan(cuts).any()):
+        raise ValueError("a threshold is not a number")
+    risky, harmless = np.sort(risk[truth == 1]), np.sort(risk[truth == 0])
+    fn, tn = np.searchsorted(risky, cuts), np.searchsorted(harmless, cuts)
+    return ThresholdSweep(cuts, tp=len(risky) - fn, fp=len(harmless) - tn, fn=fn, tn=tn)
+
+
+def calibration(
+    labels: ArrayLike, scores: ArrayLike, bins: int = ECE_BINS, confidence: float = 0.95
+) -> tuple[CalibrationBin, ...]:
+    """Return the non-empty bins of equal width, lowest first.
+
+    A score on an edge belongs to the bin below it, 0 to the first. ECE is the mean of
+    |rate - mean_score| over these bins weighted by n (Naeini et al. 2015).
+
+    Raises:
+        ValueError: `bins` is below 1, or an array is unfit as for `binary_metrics`.
+    """
+    if bins < 1:
+        raise ValueError(f"calibration needs at least one bin, got {bins}")
+    truth, risk = binary_input(labels, scores)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    which = bin_of(risk, edges)
+    rows = np.bincount(which, minlength=bins)
+    hits = np.bincount(which, weights=truth, minlength=bins)
+    sums = np.bincount(which, weights=risk, minlength=bins)
+    low, high = wilson_bounds(hits, rows, confidence)
+    return tuple(
+        CalibrationBin(
+            start=float(edges[b]),
+            end=float(edges[b + 1]),
+            n=int(rows[b]),
+            mean_score=float(sums[b] / rows[b]),
+            rate=float(hits[b] / rows[b]),
+            rate_low=float(low[b]),
+            rate_high=float(high[b]),
+        )
+        for b in np.flatnonzero(rows)
+    )
+
+
+def confusion(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> Ints:
+    """Return the confusion matrix: rows are labels, columns predictions.
+
+    Raises:
+        ValueError: The arrays differ in length or hold something else than 0..n_classes - 1.
+    """
+    truth = class_column("labels", labels, n_classes)
+    verdict = class_column("predicted", predicted, n_classes)
+    if len(truth) != len(verdict):
+        raise ValueError(f"predicted has {len(verdict)} entries for {len(truth)} labels")
+    counts = np.bincount(truth * n_classes + verdict, minlength=n_classes * n_classes)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def bin_of(scores: Floats, edges: Floats) -> Ints:
+    """Return the bin of each score; a score on an edge belongs to the bin below it."""
+    return np.searchsorted(edges[1:-1], scores, side="left")
+
+
+def one_class_reason(positives: int, n: int) -> str:
+    """Return why a set of one class, or of none, lacks what needs two."""
+    kind = "risky" if positives else "harmless"
+    return f"needs both classes; all {n} rows are {kind}" if n else "needs rows; there are none"
+
+
+def _cumulative(truth: Ints, risk: Floats) -> tuple[Floats, Ints, Ints]:
+    """Return distinct scores, highest first, and how many risky and harmless rows reach each."""
+    cuts = np.unique(risk)[::-1]
+    sweep = threshold_sweep(truth, risk, cuts)
+    return cuts, sweep.tp, sweep.fp
+
+
+def _thinned(x: Floats, y: Floats, max_points: int) -> Ints:
+    """Return the points to draw: both ends and others evenly spread along the curve."""
+    if max_points < 2:
+        raise ValueError(f"a curve needs at least two points, got max_points = {max_points}")
+    if len(x) <= max_points:
+        return np.arange(len(x))
+    walked = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))))
+    return np.unique(np.searchsorted(walked, np.linspace(0, walked[-1], max_points)))

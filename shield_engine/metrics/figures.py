@@ -1,0 +1,666 @@
+"""Every figure of a scored set, with its interval and its n.
+
+Labels and scores in, `Figure`s out. It hides how ties, missing classes and resampling are handled.
+
+Intervals are Wilson's for accuracy, precision, recall and fpr, and percentile bootstrap intervals,
+stratified by class or over whole groups, for the rest. A percentile interval that misses its own
+figure is widened to hold it. Recall at 1% or 0.1% FPR takes order statistics of the harmless scores
+where these are too few for a bootstrap; its lower end is then 0.
+Where all resamples agree, as with a perfect separation, the bootstrap would claim certainty: then
+the ends come from Wilson limits of the share of each class that is told correctly, or are missing
+with a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import numpy as np
+
+from shield_engine.metrics.curves import (
+    CalibrationBin,
+    PrCurve,
+    RocCurve,
+    ThresholdSweep,
+    calibration,
+    confusion,
+    one_class_reason,
+    pr_curve_points,
+    roc_curve_points,
+    threshold_sweep,
+)
+from shield_engine.metrics.inputs import (
+    binary_input,
+    check_number,
+    check_values,
+    group_codes,
+    multiclass_input,
+    number_column,
+)
+from shield_engine.metrics.scoring import BinaryScorer, ConfusionScorer, Limits
+from shield_engine.statistics.intervals import (
+    effective_size,
+    percentile_interval,
+    resample_count,
+    resample_weights,
+    wilson,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+__all__ = [
+    "METRIC_HELP",
+    "METRIC_NAMES",
+    "NUMBERS",
+    "CalibrationBin",
+    "Figure",
+    "FigureRecord",
+    "LatencySummary",
+    "PrCurve",
+    "RocCurve",
+    "ThresholdSweep",
+    "TwoClassView",
+    "binary_metrics",
+    "calibration",
+    "confusion",
+    "figure_text",
+    "latency_summary",
+    "multiclass_metrics",
+    "paired_binary_metrics",
+    "paired_multiclass_metrics",
+    "percent",
+    "pr_curve_points",
+    "roc_curve_points",
+    "threshold_sweep",
+    "two_class_view",
+]
+
+
+METRIC_HELP: Mapping[str, str] = MappingProxyType(
+    {
+        "accuracy": "Share of all rows whose verdict is right. Misleading when one class is rare.",
+        "precision": "Share of flagged rows that deserve it. "
+        "It falls when attacks are rarer than in this dataset.",
+        "recall": "Share of risky rows that are flagged.",
+        "f1": "Harmonic mean of precision and recall at the threshold.",
+        "fpr": "False positive rate: share of harmless rows that are flagged.",
+        "mcc": "Matthews correlation of verdict and label, -1 to 1; "
+        "0 is no better than chance. It uses all four cells of the confusion matrix.",
+        "balanced_accuracy": "Mean of recall and of the share of harmless rows let through. "
+        "A rare class counts as much as a common one.",
+        "roc_auc": "Chance that a risky row scores above a harmless one; ties count half. "
+        "It depends on no threshold.",
+        "pr_auc": "Average precision: precision averaged over the recall gained at each threshold.",
+        "recall_at_1pct_fpr": "Highest recall of any threshold that flags at most 1% of the "
+        "harmless rows. Below some 370 harmless rows its interval reaches down to 0.",
+        "recall_at_0_1pct_fpr": "Highest recall of any threshold that flags at most 0.1% of the "
+        "harmless rows. Below some 3,700 harmless rows its interval reaches down to 0.",
+        "fpr_at_95_recall": "Lowest false positive rate of any threshold that finds at least 95% "
+        "of the risky rows.",
+        "brier": "Mean squared distance between score and label; 0 is perfect, and always "
+        "answering 0.5 gives 0.25.",
+        "ece": "Expected calibration error: mean gap between score and share of risky rows, over "
+        "15 equally wide bins weighted by their rows.",
+        "length_only_auc": "ROC AUC when the text's length alone is the score. Far from 0.5 "
+        "means that the dataset can be guessed without reading it.",
+        "macro_f1": "F1 of each class that occurs, averaged with equal weight.",
+        "macro_recall": "Recall of each class that occurs, averaged with equal weight.",
+    }
+)
+"""What each metric says, in one or two plain sentences."""
+
+
+METRIC_NAMES: tuple[str, ...] = tuple(METRIC_HELP)
+"""Keys of every result of this module, in reading order."""
+
+NUMBERS = frozenset({"mcc", "brier", "ece"})
+"""Metrics that are no share: written as they are, never as a percentage."""
+
+
+_CELL_ROWS = 50_000
+"""Above this many rows, cells of like rows are resampled: 22 s for a million rows become under 1 s.
+"""
+
+_MULTICLASS_NAMES = ("accuracy", "mcc", "macro_f1", "macro_recall")
+
+
+_NEED_BOTH = (
+    "balanced_accuracy",
+    "roc_auc",
+    "recall_at_1pct_fpr",
+    "recall_at_0_1pct_fpr",
+    "fpr_at_95_recall",
+    "length_only_auc",
+)
+
+
+class FigureRecord(TypedDict):
+    """A `Figure` as the evaluation output writes it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of an evaluation and how sure it is.
+
+    Attributes:
+        value: The number; `None` only where it is mathematically undefined.
+        low: Lower end of its confidence interval; `None` if there is none.
+        high: Upper end.
+        n: Rows in its denominator (recall: the risky rows, fpr: the harmless ones, precision: the
+            flagged ones, otherwise all).
+        reason: Why `value`, or the interval, is missing; `None` if nothing is.
+        method: How the interval came about: `wilson`, `bootstrap(1000, seed 7)`; empty if it is
+            missing.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str | None = None
+    method: str = ""
+
+    def as_dict(self) -> FigureRecord:
+        """Return the figure as the evaluation output writes it."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "reason": self.reason,
+        }
+
+
+def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Return a share as "93.1%", with its interval as "93.1% (90.2-95.3)"."""
+    if value is None:
+        return "-"
+    if low is None or high is None:
+        return f"{value:.1%}"
+    return f"{value:.1%} ({low * 100:.1f}-{high * 100:.1f})"
+
+
+def figure_text(name: str, figure: Figure) -> str:
+    """Return a metric's figure with its interval, as percent unless it is none."""
+    if name not in NUMBERS:
+        return percent(figure.value, figure.low, figure.high)
+    if figure.value is None:
+        return "-"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Percentiles of latencies in milliseconds, linearly interpolated; `None` without any."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the summary as the evaluation output writes it."""
+        return {"p50": self.p50, "p95": self.p95, "p99": self.p99, "n": self.n}
+
+
+@dataclass(frozen=True, slots=True)
+class TwoClassView:
+    """A set with two of several labels, seen as a binary one.
+
+    Attributes:
+        labels: 1 where the row has the positive label.
+        scores: Probability of the positive label among the two.
+        label_names: The other label, then the positive one.
+    """
+
+    labels: Ints
+    scores: Floats
+    label_names: tuple[str, str]
+
+    @property
+    def positive_label(self) -> str:
+        """The label that counts as risky."""
+        return self.label_names[1]
+
+
+def binary_metrics(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    threshold: float,
+    *,
+    lengths: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Figure]:
+    """Return every metric of a two-class set; a row is flagged if its score >= `threshold`.
+
+    The order of the rows changes nothing, not even an interval.
+
+    Args:
+        labels: 1 for risky rows, 0 for harmless ones, shape (n,).
+        scores: Risk of each row, 0..1, shape (n,).
+        threshold: Where a verdict turns; may lie outside 0..1.
+        lengths: Characters of each text; without them `length_only_auc` is missing.
+        groups: Rows that belong together (templates of one attack, turns of one chat). They are
+            resampled together, and Wilson intervals count what they are worth.
+        seed: Seed of the bootstrap.
+        resamples: Bootstrap resamples; by default `resample_count(n)`. 0 leaves those intervals
+            out, for a figure that follows a slider.
+        confidence: Coverage asked of the intervals.
+
+    Raises:
+        ValueError: An array has another length, a label is not 0 or 1, or a score is not a number
+            within 0..1.
+    """
+    truth, risk = binary_input(labels, scores)
+    check_number("threshold", threshold)
+    sizes = None if lengths is None else number_column("lengths", lengths, len(truth))
+    codes = None if groups is None else group_codes(groups, len(truth))
+    order = _canonical_order(truth, codes, sizes, -risk)
+    truth, risk = truth[order], risk[order]
+    sizes = None if sizes is None else sizes[order]
+    codes = None if codes is None else codes[order]
+    scorer = BinaryScorer.of(truth, risk, threshold, sizes)
+    values = _values(scorer, len(truth))
+    plan = _Plan(truth, codes, resamples, seed, confidence)
+    positives, n = int(truth.sum()), len(truth)
+    flagged = risk >= threshold
+    hit = truth.astype(bool)
+    cells = None
+    if plan.takes_cells():
+        cells = BinaryScorer.of_cells(truth, risk, threshold, sizes)
+    figures = plan.figures(scorer, values, cells)
+    figures["accuracy"] = plan.proportion(flagged == hit, np.ones(n, dtype=bool))
+    figures["precision"] = plan.proportion(hit, flagged)
+    figures["recall"] = plan.proportion(flagged, hit)
+    figures["fpr"] = plan.proportion(flagged, ~hit)
+    return {
+        name: _explained(name, figures[name], positives, n, has_lengths=sizes is not None)
+        for name in METRIC_NAMES
+    }
+
+
+def multiclass_metrics(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    label_names: Sequence[str],
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Figure]:
+    """Return accuracy, MCC and the macro metrics; the binary ones are missing with a reason.
+
+    The verdict is the most probable label, the first of equals. Macro metrics average over the
+    labels that occur in `labels`.
+
+    Args:
+        labels: Index of each row's label, shape (n,).
+        probabilities: Probability of each label, shape (n, len(label_names)).
+        label_names: Names in the order of the columns.
+        groups: Rows that belong together; see `binary_metrics`.
+        seed: Seed of the bootstrap.
+        resamples: Bootstrap resamples; by default `resample_count(n)`, 0 for none.
+        confidence: Coverage asked of the intervals.
+
+    Raises:
+        ValueError: An array has another shape, a label is no index of `label_names`, or a
+            probability is not a number within 0..1.
+    """
+    truth, shares = multiclass_input(labels, probabilities, len(label_names))
+    predicted = _most_probable(shares)
+    codes = None if groups is None else group_codes(groups, len(truth))
+    order = _canonical_order(truth, codes, predicted)
+    truth, predicted = truth[order], predicted[order]
+    codes = None if codes is None else codes[order]
+    scorer = ConfusionScorer.of(truth, predicted, len(label_names))
+    plan = _Plan(truth, codes, resamples, seed, confidence)
+    cells = None
+    if plan.takes_cells():
+        cells = ConfusionScorer.of_cells(truth, predicted, len(label_names))
+    figures = plan.figures(scorer, _values(scorer, len(truth)), cells)
+    figures["accuracy"] = plan.proportion(truth == predicted, np.ones(len(truth), dtype=bool))
+    if not len(truth):
+        return {name: _missing(0, "no rows") for name in METRIC_NAMES}
+    undefined = f"defined for two classes only, this task has {len(label_names)}"
+    return {
+        name: _explained(name, figures[name], len(truth), len(truth))
+        if name in _MULTICLASS_NAMES
+        else _missing(len(truth), undefined)
+        for name in METRIC_NAMES
+    }
+
+
+def paired_binary_metrics(
+    labels: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    threshold_a: float,
+    threshold_b: float,
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Figure]:
+    """Return B minus A for every metric on the same rows, with paired bootstrap intervals.
+
+    Both are scored on the same resamples, so what they share cancels. Every figure, proportions
+    too, is a bootstrap one; `length_only_auc` has no difference and is missing.
+
+    Raises:
+        ValueError: As for `binary_metrics`.
+    """
+    truth, risk_a = binary_input(labels, scores_a)
+    _, risk_b = binary_input(labels, scores_b)
+    check_number("threshold_a", threshold_a)
+    check_number("threshold_b", threshold_b)
+    codes = None if groups is None else group_codes(groups, len(truth))
+    order = _canonical_order(truth, codes, -risk_b, -risk_a)
+    truth = truth[order]
+    first = BinaryScorer.of(truth, risk_a[order], threshold_a, None)
+    second = BinaryScorer.of(truth, risk_b[order], threshold_b, None)
+    plan = _Plan(truth, None if codes is None else codes[order], resamples, seed, confidence)
+    return _paired_figures(first, second, plan)
+
+
+def paired_multiclass_metrics(
+    labels: ArrayLike,
+    probabilities_a: ArrayLike,
+    probabilities_b: ArrayLike,
+    label_names: Sequence[str],
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 7,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Figure]:
+    """Return B minus A for every multiclass metric on the same rows; see `paired_binary_metrics`.
+
+    Raises:
+        ValueError: As for `multiclass_metrics`.
+    """
+    classes = len(label_names)
+    truth, shares_a = multiclass_input(labels, probabilities_a, classes)
+    _, shares_b = multiclass_input(labels, probabilities_b, classes)
+    predicted_a, predicted_b = _most_probable(shares_a), _most_probable(shares_b)
+    codes = None if groups is None else group_codes(groups, len(truth))
+    order = _canonical_order(truth, codes, predicted_b, predicted_a)
+    truth = truth[order]
+    first = ConfusionScorer.of(truth, predicted_a[order], classes)
+    second = ConfusionScorer.of(truth, predicted_b[order], classes)
+    plan = _Plan(truth, None if codes is None else codes[order], resamples, seed, confidence)
+    return _paired_figures(first, second, plan)
+
+
+def two_class_view(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    label_names: Sequence[str],
+    positive: str = "negative",
+) -> TwoClassView:
+    """Return a set that holds only two of the labels as a binary one.
+
+    The other probabilities are dropped and the two renormalised; a row with no probability on
+    either gets 0.5. At threshold 0.5 the verdict is the more probable of the two labels.
+
+    Args:
+        labels: Index of each row's label, shape (n,).
+        probabilities: Probability of each label, shape (n, len(label_names)).
+        label_names: Names in the order of the columns.
+        positive: The label that counts as risky; if it does not occur, the first that does.
+
+    Raises:
+        ValueError: Not exactly two labels occur, or an array is unfit as for `multiclass_metrics`.
+    """
+    truth, shares = multiclass_input(labels, probabilities, len(label_names))
+    present = [int(index) for index in np.unique(truth)]
+    if len(present) != 2:
+        names = ", ".join(label_names[index] for index in present) or "none"
+        raise ValueError(f"a two-class view needs exactly two labels, this set has: {names}")
+    risky = next((index for index in present if label_names[index] == positive), present[0])
+    other = present[1] if risky == present[0] else present[0]
+    total = shares[:, risky] + shares[:, other]
+    scores = np.full(len(truth), 0.5)
+    np.divide(shares[:, risky], total, out=scores, where=total > 0)
+    return TwoClassView(
+        labels=(truth == risky).astype(np.int64),
+        scores=scores,
+        label_names=(label_names[other], label_names[risky]),
+    )
+
+
+def latency_summary(ms: ArrayLike) -> LatencySummary:
+    """Return the median, 95th and 99th percentile of latencies in milliseconds.
+
+    Raises:
+        ValueError: A latency is negative or not a number.
+    """
+    times = np.asarray(ms, dtype=np.float64).reshape(-1)
+    if not len(times):
+        return LatencySummary(None, None, None, 0)
+    check_values("latencies", times, times >= 0, "milliseconds, 0 or more")
+    p50, p95, p99 = np.percentile(times, [50, 95, 99])
+    return LatencySummary(float(p50), float(p95), float(p99), len(times))
+
+
+class _Scorer(Protocol):
+    """Computes figures of weighted rows."""
+
+    def figures(self, weights: Floats) -> dict[str, Floats]:
+        """Return each figure of each row of `weights`, NaN where it is undefined."""
+
+    def limits(
+        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Limits | None:
+        """Return ends that the bootstrap cannot find, `None` where it will do or none are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the intervals of one set are made."""
+
+    truth: Ints
+    groups: Ints | None
+    asked: int | None
+    seed: int
+    confidence: float
+
+    @property
+    def resamples(self) -> int:
+        return resample_count(len(self.truth)) if self.asked is None else self.asked
+
+    def sampled(self, *scorers: _Scorer) -> list[dict[str, Floats]]:
+        """Return the figures of each scorer on the same resamples."""
+        parts: list[list[dict[str, Floats]]] = [[] for _ in scorers]
+        draws = resample_weights(
+            self.truth, resamples=self.resamples, seed=self.seed, groups=self.groups
+        )
+        for weights in draws:
+            for scorer, found in zip(scorers, parts, strict=True):
+                found.append(scorer.figures(weights))
+        return [{name: np.concatenate([part[name] for part in p]) for name in p[0]} for p in parts]
+
+    def takes_cells(self) -> bool:
+        """Return whether there are so many single rows that cells of like rows are resampled."""
+        return self.groups is None and len(self.truth) > _CELL_ROWS and self._has_resamples()
+
+    def sampled_cells(
+        self, scorer: _Scorer, classes: Ints, counts: Floats, values: dict[str, float]
+    ) -> dict[str, Floats]:
+        """Return resampled figures of cells, moved to where the rows' own figures are."""
+        rng = np.random.default_rng(self.seed)
+        weights = np.zeros((self.resamples, len(counts)))
+        for kind in np.unique(classes):
+            members = np.flatnonzero(classes == kind)
+            size = counts[members].sum()
+            weights[:, members] = rng.multinomial(int(size), counts[members] / size, self.resamples)
+        drawn, whole = scorer.figures(weights), scorer.figures(counts[None, :])
+        return {name: found + (values[name] - whole[name][0]) for name, found in drawn.items()}
+
+    def figures(
+        self,
+        scorer: _Scorer,
+        values: dict[str, float],
+        cells: tuple[_Scorer, Ints, Floats] | None = None,
+    ) -> dict[str, Figure]:
+        """Return bootstrap figures of everything the scorer knows."""
+        if not self._has_resamples():
+            return {name: self.figure(v, None) for name, v in values.items()}
+        if cells is None:
+            (samples,) = self.sampled(scorer)
+        else:
+            samples = self.sampled_cells(*cells, values)
+        sizes = self._class_sizes()
+        figures = {}
+        for name, value in values.items():
+            drawn, limits = samples[name], None
+            if not np.isnan(value):
+                is_constant = float(np.ptp(drawn)) == 0
+                limits = scorer.limits(name, sizes, self.confidence, is_constant=is_constant)
+            figures[name] = (
+                self.figure(value, drawn, is_doubly_biased=name == "ece")
+                if limits is None
+                else self._within(value, limits)
+            )
+        return figures
+
+    def _within(self, value: float, limits: Limits) -> Figure:
+        low, high = min(limits.low, value), max(limits.high, value)
+        return Figure(value, low, high, len(self.truth), method=limits.method)
+
+    def figure(
+        self, value: float, samples: Floats | None, *, is_doubly_biased: bool = False
+    ) -> Figure:
+        """Return one figure from its value and what the resamples gave.
+
+        The gap of a bin is never negative, so ECE is too large in a sample and twice so in its
+        resamples. Its lower end is mirrored at the value (reverse percentile), its upper end is the
+        larger of both forms: for 1,000 rows that raised the coverage of the true ECE from 0-82%
+        to 89-96% in simulation.
+        """
+        n = len(self.truth)
+        if np.isnan(value):
+            return Figure(None, None, None, n)
+        if samples is None:
+            why = "no interval from one row" if n == 1 else "no interval: no resamples asked for"
+            return Figure(value, None, None, n, why)
+        interval = percentile_interval(samples, self.confidence)
+        if interval is None:
+            why = f"no interval: the {len(samples)} resamples are all alike or mostly undefined"
+            return Figure(value, None, None, n, why)
+        undefined = int(np.isnan(samples).sum())
+        left_out = f", {undefined} undefined left out" if undefined else ""
+        unit = "" if self.groups is None else ", whole groups"
+        low, high = interval.low, interval.high
+        if is_doubly_biased:
+            low, high = max(0.0, 2 * value - high), min(1.0, max(high, 2 * value - low))
+        what = "cells, " if self.takes_cells() else ""
+        method = f"bootstrap({what}{len(samples)}, seed {self.seed}{unit}{left_out})"
+        return self._within(value, Limits(low, high, method))
+
+    def proportion(self, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Figure:
+        """Return the share of `hits` among `rows`, with a Wilson interval."""
+        n, k = int(rows.sum()), int((hits & rows).sum())
+        if not n:
+            return Figure(None, None, None, 0)
+        if self.groups is None:
+            ends, method = wilson(k, n, self.confidence), "wilson"
+        else:
+            size = effective_size(
+                np.bincount(self.groups, weights=hits & rows).astype(np.float64),
+                np.bincount(self.groups, weights=rows).astype(np.float64),
+            )
+            ends = wilson(k / n * size, size, self.confidence)
+            method = f"wilson(groups, effective n {size:.1f})"
+        return Figure(k / n, ends.low, ends.high, n, method=method)
+
+    def _has_resamples(self) -> bool:
+        return self.resamples > 0 and len(self.truth) > 1
+
+    def _class_sizes(self) -> Floats:
+        """Return how many independent rows each class has: its groups, where there are groups."""
+        classes = range(int(self.truth.max(initial=0)) + 1)
+        if self.groups is None:
+            return np.array([np.sum(self.truth == c) for c in classes], dtype=np.float64)
+        groups = self.groups
+        return np.array([len(np.unique(groups[self.truth == c])) for c in classes], np.float64)
+
+
+def _paired_figures(first: _Scorer, second: _Scorer, plan: _Plan) -> dict[str, Figure]:
+    n = len(plan.truth)
+    if not n:
+        return {name: _missing(0, "no rows") for name in METRIC_NAMES}
+    before, after = _values(first, n), _values(second, n)
+    samples: list[dict[str, Floats]] | None = None
+    if plan.resamples > 0 and n > 1:
+        samples = plan.sampled(first, second)
+    figures = {}
+    for name in METRIC_NAMES:
+        if name not in before or np.isnan(before[name]) or np.isnan(after[name]):
+            figures[name] = _missing(n, "undefined for one of the two, or the same for both")
+            continue
+        drawn = None if samples is None else samples[1][name] - samples[0][name]
+        figures[name] = plan.figure(after[name] - before[name], drawn)
+    return figures
+
+
+def _values(scorer: _Scorer, n: int) -> dict[str, float]:
+    return {name: float(found[0]) for name, found in scorer.figures(np.ones((1, n))).items()}
+
+
+def _missing(n: int, reason: str) -> Figure:
+    return Figure(None, None, None, n, reason)
+
+
+def _explained(
+    name: str, figure: Figure, positives: int, n: int, *, has_lengths: bool = True
+) -> Figure:
+    """Return the figure, with a reason if its value is undefined."""
+    if figure.value is not None:
+        return figure
+    if not n:
+        reason = "no rows"
+    elif name == "length_only_auc" and not has_lengths:
+        reason = "text lengths were not given"
+    elif name in _NEED_BOTH:
+        reason = one_class_reason(positives, n)
+    else:
+        reason = {
+            "precision": "no row is flagged at this threshold",
+            "recall": "no risky rows",
+            "pr_auc": "no risky rows",
+            "fpr": "no harmless rows",
+            "f1": "no risky rows and none flagged",
+            "mcc": "all rows have one label, or all get one verdict",
+        }[name]
+    return _missing(figure.n, reason)
+
+
+def _canonical_order(truth: Ints, groups: Ints | None, *keys: Floats | Ints | None) -> Ints:
+    """Return an order that does not depend on the rows' own: by class, then the last key, ..."""
+    given = [key for key in (groups, *keys) if key is not None]
+    return np.lexsort((*given, truth))
+
+
+def _most_probable(shares: Floats) -> Ints:
+    return np.argmax(shares, axis=1) if len(shares) else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,529 @@
+"""Everything a report says, as one value: figures, comparison, policy, gate, errors, and the stamp.
+
+Built once from stored scores; HTML, Markdown and JSON only write it down.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shield_engine.decide.candidates import Candidate, align
+from shield_engine.decide.compare import Comparison, compare
+from shield_engine.decide.figures import (
+    ModeEvaluation,
+    ModeView,
+    available_modes,
+    evaluate_run,
+    scores_table,
+)
+from shield_engine.gates import candidate_of, shown
+from shield_engine.hostile_text import redacted
+from shield_engine.metrics.figures import Figure, binary_metrics, multiclass_metrics
+from shield_engine.policy import write_policies
+from shield_engine.types import Mode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from shield_engine.gates import GateOutcome
+    from shield_engine.policy import Policy
+    from shield_engine.store import DatasetInfo, RunInfo, Scores, Store
+
+__all__ = [
+    "BINARY_METRICS",
+    "MULTICLASS_METRICS",
+    "ModeFigures",
+    "Report",
+    "SliceFigures",
+    "WorstError",
+    "build_report",
+    "leaves",
+    "scored_rows",
+]
+
+BINARY_METRICS = (
+    "recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc", "roc_auc", "pr_auc",
+    "recall_at_1pct_fpr", "recall_at_0_1pct_fpr", "fpr_at_95_recall", "brier", "ece",
+)  # fmt: skip
+MULTICLASS_METRICS = ("accuracy", "macro_f1", "macro_recall", "mcc")
+
+_WORST = 5
+_MOST_VALUES = 12
+_SLICE_METRICS = ("recall", "fpr", "accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class ModeFigures:
+    """One way of deciding over the run, with its figures.
+
+    Attributes:
+        title: Policy, or mode and threshold.
+        is_judged: True for the one that the report is about; the others are for comparison.
+        evaluation: Its figures.
+        view: Its verdicts, for the charts.
+    """
+
+    title: str
+    is_judged: bool
+    evaluation: ModeEvaluation
+    view: ModeView
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFigures:
+    """What is judged, on the rows of one slice value.
+
+    Attributes:
+        metrics: Recall, fpr and accuracy (three classes: accuracy) with Wilson intervals.
+    """
+
+    column: str
+    value: str
+    n: int
+    metrics: Mapping[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class WorstError:
+    """A row that is decided wrongly, and by how much.
+
+    Attributes:
+        kind: `missed`, `false alarm` or, of three classes, `wrong label`.
+        text: The row's text, or what identifies it where texts are redacted or purged.
+        score: Risk, or probability of the wrong label of three.
+        distance: How far on the wrong side of the threshold, or of the right label.
+        rules: Ids of the rules that matched.
+    """
+
+    kind: str
+    row_id: str
+    text: str
+    label: str
+    said: str
+    score: float
+    distance: float
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run and what is decided on it.
+
+    Attributes:
+        judged: What the report is about.
+        modes: The judged one first, then the run's other modes.
+        comparison: The judged one against the run's other modes; `None` where there are none.
+        baseline: The judged one against the baseline; `None` without one.
+        slices: By column, most rows first.
+        errors: The worst misses and false alarms.
+        is_redacted: True if texts were replaced.
+        seed: Of every resampling.
+        commands: How to repeat it, one shell line each.
+    """
+
+    run: RunInfo
+    dataset: DatasetInfo
+    judged: Candidate
+    modes: tuple[ModeFigures, ...]
+    policy: Policy | None
+    comparison: Comparison | None
+    baseline: Comparison | None
+    gate: GateOutcome | None
+    slices: tuple[SliceFigures, ...]
+    errors: tuple[WorstError, ...]
+    is_redacted: bool
+    seed: int
+    commands: tuple[str, ...]
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Metrics that these classes have, in reading order."""
+        has_risk = self.modes[0].view.risk is not None
+        return BINARY_METRICS if has_risk else MULTICLASS_METRICS
+
+    @property
+    def sentence(self) -> str:
+        """What the judged way of deciding does on these rows, in a sentence or two."""
+        return f"In this run {_sentence(self.modes[0])}"
+
+    @property
+    def policy_file(self) -> str:
+        """The policy as `shield.toml`; empty without one."""
+        return "" if self.policy is None else write_policies([self.policy])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "format": 1,
+            "verdict": self.sentence,
+            "run_id": self.run.run_id,
+            "task": self.run.task.value,
+            "status": self.run.status,
+            "rows": self.run.rows,
+            "rows_done": self.run.rows_done,
+            "errors": self.run.errors,
+            "dataset": {
+                "id": self.dataset.dataset_id,
+                "title": self.dataset.title,
+                "source": self.dataset.source,
+                "content_hash": self.dataset.content_hash,
+                "rows": self.dataset.rows,
+                "labelled": self.dataset.labelled,
+                "quarantined": self.dataset.quarantined,
+            },
+            "settings": dict(self.run.settings),
+            "stamp": dict(self.run.stamp),
+            "seed": self.seed,
+            "judged": self.modes[0].title,
+            "policy": None if self.policy is None else self.policy.as_document(),
+            "modes": [
+                {"title": one.title, "mode": one.evaluation.mode.value}
+                | one.evaluation.as_dict()
+                | {"metrics": _with_methods(one.evaluation.metrics)}
+                for one in self.modes
+            ],
+            "comparison": None if self.comparison is None else self.comparison.as_dict(),
+            "baseline": None if self.baseline is None else self.baseline.as_dict(),
+            "gate": None if self.gate is None else self.gate.as_dict(),
+            "slices": [
+                {
+                    "column": one.column,
+                    "value": one.value,
+                    "n": one.n,
+                    "metrics": _with_methods(one.metrics),
+                }
+                for one in self.slices
+            ],
+            "worst_errors": [
+                {
+                    "kind": one.kind,
+                    "row_id": one.row_id,
+                    "text": one.text,
+                    "label": one.label,
+                    "said": one.said,
+                    "score": one.score,
+                    "distance": one.distance,
+                    "rules": list(one.rules),
+                }
+                for one in self.errors
+            ],
+            "is_redacted": self.is_redacted,
+            "commands": list(self.commands),
+        }
+
+
+def build_report(
+    store: Store,
+    judged: Candidate,
+    thresholds: Mapping[str, float],
+    *,
+    policy: Policy | None = None,
+    baseline: Candidate | None = None,
+    gate: GateOutcome | None = None,
+    redact: bool = False,
+    seed: int = 7,
+) -> Report:
+    """Gather what a report says of a run.
+
+    Args:
+        store: Where the run lies.
+        judged: What the report is about.
+        thresholds: Of the run's other modes; .5 where a mode is not named.
+        policy: The one that `judged` came from, to show its evidence.
+        baseline: What to compare with, on the same rows.
+        gate: Its outcome, if one was judged.
+        redact: Replace every text by its hash and length.
+        seed: Of every resampling.
+
+    Raises:
+        ConfigError: The run lacks a part, or the baseline's rows differ.
+        UnknownNameError: A run does not exist.
+    """
+    run = store.run(judged.run_id)
+    dataset = store.dataset(run.dataset_id)
+    others = [
+        candidate_of(run, thresholds, mode=mode)
+        for mode in available_modes(run)
+        if mode is not judged.mode
+    ]
+    aligned = align(store, [judged, *others])
+    evaluated = _evaluated(store, judged, others, seed)
+    modes = tuple(
+        ModeFigures(_title(one, view), one is judged, evaluated[one.mode], view)
+        for one, view in zip([judged, *others], aligned.views, strict=True)
+    )
+    against = None if baseline is None else compare(align(store, [baseline, judged]), seed=seed)
+    view, scores = aligned.views[0], aligned.scores[0]
+    return Report(
+        run=run,
+        dataset=dataset,
+        judged=judged,
+        modes=modes,
+        policy=policy,
+        comparison=compare(aligned, seed=seed, resamples=0) if others else None,
+        baseline=against,
+        gate=gate,
+        slices=_slices(store, dataset, scores, view, aligned.groups),
+        errors=_worst(store, run, scores, view, redact=redact),
+        is_redacted=redact,
+        seed=seed,
+        commands=_commands(run, dataset, judged, policy, baseline, seed, redact=redact),
+    )
+
+
+def scored_rows(store: Store, report: Report) -> pa.Table:
+    """Return every row's scores and what was decided on it, the run's stamp in the metadata.
+
+    Columns are those of `scores_table`, and `judged_score` (risk; null for three classes),
+    `judged_verdict`, `is_right` (null without a label). Texts are not among them.
+    """
+    import json
+
+    import pyarrow as pa
+
+    table = scores_table(store, report.run.run_id, report.judged.bands)
+    view = report.modes[0].view
+    names = np.array([*view.label_names, None], dtype=object)
+    labelled = view.counts
+    if view.risk is not None:
+        risk = pa.array(view.risk, mask=np.isnan(view.risk))
+    else:
+        risk = pa.nulls(len(table), pa.float64())
+    table = table.append_column("judged_score", risk)
+    table = table.append_column(
+        "judged_verdict", pa.array(names[view.predicted].tolist(), pa.string())
+    )
+    right = pa.array(view.predicted == view.labels, mask=~labelled)
+    table = table.append_column("is_right", right)
+    stamp = {
+        "run_id": report.run.run_id,
+        "judged": report.modes[0].title,
+        "threshold": view.threshold,
+        "stamp": dict(report.run.stamp),
+    }
+    return table.replace_schema_metadata({"llm_shield": json.dumps(stamp)})
+
+
+def leaves(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (name with dots, value as text) of each value of nested plain JSON."""
+    found: list[tuple[str, str]] = []
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            found += leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            found.append((f"{prefix}{name}", ", ".join(map(str, value))))
+        elif value is not None:
+            found.append((f"{prefix}{name}", str(value)))
+    return found
+
+
+def _evaluated(
+    store: Store, judged: Candidate, others: Sequence[Candidate], seed: int
+) -> dict[Mode, ModeEvaluation]:
+    found = evaluate_run(
+        store,
+        judged.run_id,
+        modes=(judged.mode,),
+        thresholds=_threshold(judged),
+        bands=judged.bands,
+        seed=seed,
+    )
+    if others:
+        thresholds: dict[str, float] = {}
+        for one in others:
+            thresholds |= _threshold(one)
+        modes = tuple(one.mode for one in others)
+        found |= evaluate_run(store, judged.run_id, modes=modes, thresholds=thresholds, seed=seed)
+    return found
+
+
+def _threshold(candidate: Candidate) -> dict[str, float]:
+    return {} if candidate.threshold is None else {candidate.mode.value: candidate.threshold}
+
+
+def _title(candidate: Candidate, view: ModeView) -> str:
+    at = "" if view.threshold is None else f" at threshold {view.threshold:g}"
+    if candidate.title:
+        return f"{candidate.title}: {candidate.mode.value}{at}"
+    return f"{candidate.mode.value}{at}"
+
+
+def _with_methods(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    return {name: figure.as_dict() | {"method": figure.method} for name, figure in figures.items()}
+
+
+def _sentence(one: ModeFigures) -> str:
+    result, metrics = one.evaluation, one.evaluation.metrics
+    times = result.latency
+    speed = ""
+    if times.p50 is not None and times.p95 is not None:
+        speed = (
+            f" Half of the scans take at most {shown(times.p50, 'ms')}, 95% at most "
+            f"{shown(times.p95, 'ms')}."
+        )
+    if not one.view.counts.any():
+        rate = shown(result.flagged / result.n, "share") if result.n else "-"
+        return f"{one.title} flags {rate} of {result.n:,} rows; they have no labels.{speed}"
+    if one.view.risk is None:
+        return (
+            f"{one.title} gives {_share(metrics['accuracy'])} of "
+            f"{metrics['accuracy'].n:,} rows the right label; macro F1 is "
+            f"{_share(metrics['macro_f1'])}.{speed}"
+        )
+    parts = []
+    for name, kind in (("recall", "risky"), ("fpr", "harmless")):
+        figure = metrics[name]
+        if figure.value is not None:
+            parts.append(f"{_share(figure)} of {figure.n:,} {kind} rows")
+    return f"{one.title} flags {' and '.join(parts)}.{speed}"
+
+
+def _share(figure: Figure) -> str:
+    if figure.value is None:
+        return "-"
+    text = f"{100 * figure.value:.1f}%"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def _slices(
+    store: Store,
+    dataset: DatasetInfo,
+    scores: Scores,
+    view: ModeView,
+    groups: NDArray[np.object_] | None,
+) -> tuple[SliceFigures, ...]:
+    """Return the figures of each value of each slice column, those with most rows."""
+    columns = dataset.details.get("mapping", {}).get("slices") or ()
+    found = []
+    for column in columns:
+        values = store.slices(dataset.dataset_id, str(column))[scores.row_index]
+        names, counts = np.unique(values[view.counts].astype(str), return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:_MOST_VALUES]
+        for value in names[order]:
+            rows = view.counts & (values == value)
+            codes = None if groups is None else groups[rows].astype(str)
+            metrics = _slice_metrics(view, rows, codes)
+            found.append(SliceFigures(str(column), str(value), int(rows.sum()), metrics))
+    return tuple(found)
+
+
+def _slice_metrics(
+    view: ModeView, rows: NDArray[np.bool_], groups: NDArray[Any] | None
+) -> dict[str, Figure]:
+    if view.risk is not None and view.threshold is not None:
+        figures = binary_metrics(
+            view.labels[rows], view.risk[rows], view.threshold, groups=groups, resamples=0
+        )
+        return {name: figures[name] for name in _SLICE_METRICS}
+    figures = multiclass_metrics(
+        view.labels[rows], view.probabilities[rows], view.label_names, groups=groups, resamples=0
+    )
+    return {"accuracy": figures["accuracy"]}
+
+
+def _worst(
+    store: Store, run: RunInfo, scores: Scores, view: ModeView, *, redact: bool
+) -> tuple[WorstError, ...]:
+    """Return the rows that are farthest on the wrong side, some of each kind."""
+    wrong = view.counts & (view.predicted != view.labels)
+    places, score, distance = np.flatnonzero(wrong), _score(view), _distance(view)
+    picked: list[int] = []
+    for kind in np.unique(view.predicted[places]):
+        of_kind = places[view.predicted[places] == kind]
+        picked += of_kind[np.argsort(-distance[of_kind], kind="stable")][:_WORST].tolist()
+    if not picked:
+        return ()
+    indexes = [int(scores.row_index[place]) for place in picked]
+    rows = {
+        int(row["row_index"]): row
+        for row in store.page(
+            run.dataset_id, run_id=run.run_id, indexes=indexes, limit=len(indexes)
+        )
+    }
+    return tuple(
+        WorstError(
+            kind=_kind(view, place),
+            row_id=str(rows[index]["row_id"]),
+            text=_text(rows[index]["text"], redact=redact),
+            label=view.label_names[view.labels[place]],
+            said=view.label_names[view.predicted[place]],
+            score=float(score[place]),
+            distance=float(distance[place]),
+            rules=_rules(rows[index]["rules"], redact=redact),
+        )
+        for place, index in zip(picked, indexes, strict=True)
+    )
+
+
+def _score(view: ModeView) -> NDArray[np.float64]:
+    if view.risk is not None:
+        return view.risk
+    rows = np.arange(len(view.labels))
+    return np.asarray(view.probabilities[rows, np.maximum(view.predicted, 0)])
+
+
+def _distance(view: ModeView) -> NDArray[np.float64]:
+    if view.risk is not None:
+        return np.abs(view.risk - (view.threshold or 0.0))
+    rows = np.arange(len(view.labels))
+    right = view.probabilities[rows, np.maximum(view.labels, 0)]
+    return np.asarray(_score(view) - right)
+
+
+def _kind(view: ModeView, place: int) -> str:
+    if view.risk is None:
+        return "wrong label"
+    return "missed" if view.labels[place] == 1 else "false alarm"
+
+
+def _text(text: str | None, *, redact: bool) -> str:
+    if text is None:
+        return "(purged)"
+    return redacted(text) if redact else text
+
+
+def _rules(rules: Sequence[str] | None, *, redact: bool) -> tuple[str, ...]:
+    """Return the ids of matched rules; a lexicon's ids hold words of the text."""
+    return tuple(rule for rule in rules or () if not (redact and rule.startswith("vader.")))
+
+
+def _commands(
+    run: RunInfo,
+    dataset: DatasetInfo,
+    judged: Candidate,
+    policy: Policy | None,
+    baseline: Candidate | None,
+    seed: int,
+    *,
+    redact: bool,
+) -> tuple[str, ...]:
+    """Return the shell lines that score the file anew and write the report again."""
+    mapping = dataset.details.get("mapping", {})
+    words = ["shield", "eval", dataset.source, "--task", run.task.value]
+    for option, key in (("--text-column", "text"), ("--label-column", "label")):
+        if mapping.get(key):
+            words += [option, str(mapping[key])]
+    if policy is not None:
+        words += ["--policy", "shield.toml"]
+    else:
+        words += ["--modes", ",".join(mode.value for mode in available_modes(run))]
+        if run.model_id:
+            words += ["--model", run.model_id, "--variant", str(run.variant)]
+    if run.settings.get("limit"):
+        words += ["--limit", str(run.settings["limit"])]
+    words += ["--seed", str(seed)]
+    again = ["shield", "report", run.run_id, "--out", "report.html"]
+    again += ["--policy", "shield.toml"] if policy is not None else ["--mode", judged.mode.value]
+    if baseline is not None:
+        again += ["--baseline", baseline.run_id]
+    if redact:
+        again.append("--redact")
+    return shlex.join(words), shlex.join([*again, "--seed", str(seed)])

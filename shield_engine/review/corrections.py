@@ -1,0 +1,462 @@
+"""What a review leads to: labels to doubt, a corrected dataset version, hard cases to train on.
+
+Stored scores and annotations in. Only `corrected_version` writes: it adds a version, none changes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shield_engine.datasets.importing import row_code
+from shield_engine.datasets.profile import Profiler
+from shield_engine.decide.slices import LENGTH_BANDS
+from shield_engine.errors import ConfigError, StoreError
+from shield_engine.store import DatasetInfo, Scores, Store
+from shield_engine.store.notes import Annotation, dataset_annotations
+from shield_engine.store.rows import (
+    Judgement,
+    RowFilter,
+    RowKind,
+    matching_rows,
+    row_contents,
+)
+from shield_engine.store.versions import version_rows
+from shield_engine.types import LABELS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from shield_engine.review.neighbours import NeighbourIndex
+
+__all__ = [
+    "EXCLUDE_TAG",
+    "Correction",
+    "HardCase",
+    "HardCases",
+    "Suspect",
+    "cases_as_csv",
+    "cases_as_jsonl",
+    "corrected_version",
+    "hard_cases",
+    "in_length_band",
+    "label_suspects",
+    "planned_correction",
+    "with_neighbours",
+]
+
+EXCLUDE_TAG = "exclude"
+"""Rows that bear it can be left out of a corrected version, and never are hard cases."""
+MOST_SUSPECTS = 200
+MOST_HARD_CASES = 50_000
+
+_NEIGHBOURS = 5
+_LEAST_SIMILARITY = 0.3
+_KEPT_CHANGES = 1_000
+_BATCH_ROWS = 10_000
+_BAND_CHARS = ((None, 50), (51, 200), (201, 500), (501, 2_000), (2_001, None))
+
+
+def in_length_band(rows: RowFilter, band: str) -> RowFilter:
+    """Return a filter narrowed to one of `LENGTH_BANDS`.
+
+    As in `length_bands`, rows beyond the model's window are in a band of their own.
+    """
+    place = LENGTH_BANDS.index(band)
+    if place == len(_BAND_CHARS):
+        return replace(rows, is_beyond_window=True)
+    return replace(rows, chars=_BAND_CHARS[place], is_beyond_window=False)
+
+
+# --- suspected label errors -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A row whose label is contradicted.
+
+    Attributes:
+        row_index: Which row.
+        label: Class index it has.
+        suggested: Class index that the scores speak for.
+        score: Rank, higher is more suspect; see `label_suspects` and `with_neighbours`.
+        shares: Part → probability of the label it has.
+        agreeing: Near neighbours that have the suggested label; `None` if none were looked up.
+        neighbours: Near neighbours with a label.
+    """
+
+    row_index: int
+    label: int
+    suggested: int
+    score: float
+    shares: Mapping[str, float]
+    agreeing: int | None = None
+    neighbours: int = 0
+
+
+def label_suspects(scores: Scores, most: int = MOST_SUSPECTS) -> list[Suspect]:
+    """Return the rows whose label the scores contradict with confidence, most suspect first.
+
+    Confident learning (Northcutt, Jiang, Chuang 2021, "Confident Learning: Estimating Uncertainty
+    in Dataset Labels", section 3) on the mean probabilities of the parts that the run scored: a row
+    is confidently of class j where P(j) reaches the mean P(j) of the rows labelled j, and of
+    several such classes the most probable counts. A row is suspect if that class is not its label
+    and every part, normalised by the same class means of its own, speaks for that class rather
+    than for the label. Its score is P(j) - mean of j minus P(label) - mean of the label: how much
+    surer than usual the parts are of the other class.
+
+    Rows without a label or without a score of some part are never suspect, nor is any row where
+    one class only occurs or all scores are equal.
+    """
+    parts = {
+        name: probabilities
+        for name, probabilities in (("heuristic", scores.heuristic), ("ml", scores.model))
+        if probabilities is not None
+    }
+    usable = np.flatnonzero(
+        (scores.labels >= 0)
+        & np.logical_and.reduce([~np.isnan(shares[:, 0]) for shares in parts.values()])
+    )
+    truth = scores.labels[usable]
+    present = np.unique(truth)
+    if len(present) < 2:
+        return []
+    used = np.stack([shares[usable] for shares in parts.values()])
+    surplus = np.stack([shares - _class_means(shares, truth, present) for shares in used])
+    said = _confident_class(used.mean(axis=0), surplus.mean(axis=0))
+    rows = np.arange(len(usable))
+    margins = surplus[:, rows, said] - surplus[:, rows, truth]
+    # Margins of equal scores may differ from 0 in the last bit.
+    places = np.flatnonzero((said >= 0) & (said != truth) & (margins > 1e-12).all(axis=0))
+    score = margins.mean(axis=0)
+    order = places[np.lexsort((places, -score[places]))][:most]
+    return [
+        Suspect(
+            row_index=int(scores.row_index[usable[place]]),
+            label=int(truth[place]),
+            suggested=int(said[place]),
+            score=float(score[place]),
+            shares={
+                name: float(shares[place, truth[place]])
+                for name, shares in zip(parts, used, strict=True)
+            },
+        )
+        for place in order
+    ]
+
+
+def _class_means(
+    shares: NDArray[np.float64], truth: NDArray[np.int64], present: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the mean P(j) of the rows labelled j; infinite for a class that no row has."""
+    means = np.full(shares.shape[1], np.inf)
+    for label in present:
+        means[label] = shares[truth == label, label].mean()
+    return means
+
+
+def _confident_class(
+    shares: NDArray[np.float64], surplus: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    # A mean of equal numbers may differ from them in the last bit.
+    confident = np.where(surplus >= -1e-12, shares, -1.0)
+    found: NDArray[np.int64] = confident.argmax(axis=1)
+    found[confident.max(axis=1) < 0] = -1
+    return found
+
+
+def with_neighbours(
+    suspects: Sequence[Suspect], index: NeighbourIndex, texts: Mapping[int, str]
+) -> list[Suspect]:
+    """Return suspects ranked anew by what the rows most like them are labelled.
+
+    Of the five nearest rows with a label and a similarity of .3 or more, the share that has the
+    suggested label raises a score by up to its half, and the share that has the given label lowers
+    it by as much.
+
+    Args:
+        suspects: From `label_suspects`.
+        index: Of the same dataset.
+        texts: By row index, of each suspect.
+    """
+    ranked = []
+    for suspect in suspects:
+        found = [
+            near
+            for near in index.nearest(suspect.row_index, texts[suspect.row_index], _NEIGHBOURS)
+            if near.label is not None and near.similarity >= _LEAST_SIMILARITY
+        ]
+        agreeing = sum(near.label == suspect.suggested for near in found)
+        opposing = sum(near.label == suspect.label for near in found)
+        balance = (agreeing - opposing) / max(1, len(found))
+        ranked.append(
+            replace(
+                suspect,
+                score=suspect.score * (1 + balance / 2),
+                agreeing=agreeing,
+                neighbours=len(found),
+            )
+        )
+    return sorted(ranked, key=lambda one: (-one.score, one.row_index))
+
+
+# --- the corrected version ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a corrected version would change.
+
+    Attributes:
+        relabelled: Row index → new class index, of rows whose label changes and that stay.
+        excluded: Row indexes left out.
+    """
+
+    relabelled: Mapping[int, int]
+    excluded: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.relabelled or self.excluded)
+
+
+def planned_correction(store: Store, dataset_id: str, *, excludes: bool = True) -> Correction:
+    """Return what the annotations of a dataset change.
+
+    Args:
+        store: Where the dataset lies.
+        dataset_id: Which version.
+        excludes: Leave out rows that bear the tag `exclude`.
+    """
+    said = dataset_annotations(store, dataset_id)
+    labels = {row["row_index"]: row["label"] for row in row_contents(store, dataset_id, list(said))}
+    excluded = [index for index, one in said.items() if excludes and EXCLUDE_TAG in one.tags]
+    return Correction(
+        relabelled={
+            index: one.label
+            for index, one in said.items()
+            if one.label is not None and one.label != labels[index] and index not in set(excluded)
+        },
+        excluded=tuple(excluded),
+    )
+
+
+def corrected_version(store: Store, dataset_id: str, *, excludes: bool = True) -> DatasetInfo:
+    """Store a dataset with its corrected labels as the next version of its name.
+
+    The version names the one it came from (`DatasetInfo.parent_id`) and keeps in its details under
+    `corrected_from` how many rows changed, and the first 1,000 of them by row id. Groups and slices
+    stay. The same corrections again give the version there is.
+
+    Args:
+        store: Where the dataset lies.
+        dataset_id: Which version.
+        excludes: Leave out rows that bear the tag `exclude`.
+
+    Raises:
+        ConfigError: Nothing would change, or no row would be left.
+        StoreError: The dataset's texts were purged.
+    """
+    info = store.dataset(dataset_id)
+    if info.purged:
+        raise StoreError(f"the texts of dataset {dataset_id} were purged; nothing can be corrected")
+    plan = planned_correction(store, dataset_id, excludes=excludes)
+    if not plan:
+        raise ConfigError(
+            f"{info.title} has no corrected label and no row to leave out; a new version would be "
+            "the same"
+        )
+    if len(plan.excluded) == info.rows:
+        raise ConfigError(f"every row of {info.title} would be left out")
+    before = version_rows(store, dataset_id)
+    rows = _corrected(before, plan)
+    digest, profile = _described(rows, LABELS[info.task])
+    return store.add_dataset(
+        info.name,
+        info.task,
+        rows,
+        content_hash=digest,
+        source=info.source,
+        details={
+            "rows_read": len(rows),
+            "profile": profile,
+            "mapping": info.details.get("mapping"),
+            "quarantine": [],
+            "corrected_from": _changes(info, before, plan),
+        },
+        parent_id=dataset_id,
+    )
+
+
+def _corrected(rows: pa.Table, plan: Correction) -> pa.Table:
+    import pyarrow as pa
+
+    labels = rows["label"].to_pylist()
+    for index, label in plan.relabelled.items():
+        labels[index] = label
+    keep = np.ones(len(rows), dtype=bool)
+    keep[list(plan.excluded)] = False
+    place = rows.schema.get_field_index("label")
+    rows = rows.set_column(place, "label", pa.array(labels, pa.int8())).filter(pa.array(keep))
+    place = rows.schema.get_field_index("row_index")
+    return rows.set_column(place, "row_index", pa.array(np.arange(len(rows)), pa.int64()))
+
+
+def _described(rows: pa.Table, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return content hash and profile as an import of the same rows would give them."""
+    digest, profiler = hashlib.sha256(), Profiler(names)
+    for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+        for row in batch.to_pylist():
+            text_digest = bytes.fromhex(row["text_sha256"])
+            digest.update(
+                row_code(row["row_id"], row["label"], text_digest, row["group"], row["slices"])
+            )
+            profiler.add(row["text"], text_digest, row["label"])
+    profile = profiler.profile(())
+    values = {item.name: getattr(profile, item.name) for item in fields(profile)}
+    return digest.hexdigest(), {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
+
+
+def _changes(info: DatasetInfo, rows: pa.Table, plan: Correction) -> dict[str, Any]:
+    names = LABELS[info.task]
+
+    def name_of(index: int | None) -> str | None:
+        return None if index is None else names[index]
+
+    return {
+        "dataset_id": info.dataset_id,
+        "title": info.title,
+        "relabelled": len(plan.relabelled),
+        "excluded": len(plan.excluded),
+        "changes": [
+            {
+                "row_id": rows["row_id"][index].as_py(),
+                "from": name_of(rows["label"][index].as_py()),
+                "to": name_of(plan.relabelled.get(index)),
+            }
+            for index in sorted([*plan.relabelled, *plan.excluded])[:_KEPT_CHANGES]
+        ],
+    }
+
+
+# --- hard cases -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HardCase:
+    """One row to train on; its fields are the columns of the file."""
+
+    text: str
+    label: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class HardCases:
+    """Errors and near-threshold rows with their corrected labels, the most regretted first.
+
+    Attributes:
+        rows: Each text once.
+        unlabelled: Rows left out because they have no label.
+        excluded: Rows left out because they bear the tag `exclude`.
+        repeated: Rows left out because their text and label occurred before.
+        conflicting: Rows left out because their text occurs with several labels.
+        beyond_limit: Rows left out because there were more than `MOST_HARD_CASES`.
+    """
+
+    rows: tuple[HardCase, ...]
+    unlabelled: int = 0
+    excluded: int = 0
+    repeated: int = 0
+    conflicting: int = 0
+    beyond_limit: int = 0
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Rows by class."""
+        names = [row.label for row in self.rows]
+        return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def hard_cases(store: Store, judgement: Judgement, near: float = 0.05) -> HardCases:
+    """Return what `shield train` may learn from: errors and near-threshold rows, once each.
+
+    Rows are judged by their corrected labels, so a row whose label was the error is none.
+
+    Raises:
+        StoreError: The dataset's texts were purged.
+    """
+    run = store.run(judgement.run_id)
+    info = store.dataset(run.dataset_id)
+    if info.purged:
+        raise StoreError(f"the texts of dataset {info.dataset_id} were purged; nothing is left")
+    judged = replace(judgement, is_corrected=True)
+    found = [
+        matching_rows(store, judged, RowFilter(kind=kind, near=near))
+        for kind in (RowKind.ERRORS, RowKind.NEAR)
+    ]
+    indexes = list(dict.fromkeys(np.concatenate(found).tolist()))
+    said = dataset_annotations(store, info.dataset_id)
+    rows = row_contents(store, info.dataset_id, indexes[:MOST_HARD_CASES])
+    cases = _cases(rows, said, LABELS[info.task], info.title)
+    return replace(cases, beyond_limit=max(0, len(indexes) - MOST_HARD_CASES))
+
+
+def _cases(
+    rows: Sequence[Mapping[str, Any]],
+    said: Mapping[int, Annotation],
+    names: Sequence[str],
+    title: str,
+) -> HardCases:
+    kept: dict[str, list[tuple[str, int]]] = {}
+    unlabelled = excluded = 0
+    for row in rows:
+        one = said.get(row["row_index"], Annotation(row["row_index"]))
+        label = row["label"] if one.label is None else one.label
+        if EXCLUDE_TAG in one.tags:
+            excluded += 1
+        elif label is None:
+            unlabelled += 1
+        else:
+            kept.setdefault(row["text_sha256"], []).append((row["text"], label))
+    labels = {digest: {label for _, label in same} for digest, same in kept.items()}
+    agreed = [digest for digest in kept if len(labels[digest]) == 1]
+    return HardCases(
+        rows=tuple(
+            HardCase(kept[digest][0][0], names[kept[digest][0][1]], f"{title}, hard cases")
+            for digest in agreed
+        ),
+        unlabelled=unlabelled,
+        excluded=excluded,
+        repeated=sum(len(kept[digest]) - 1 for digest in agreed),
+        conflicting=sum(len(same) for digest, same in kept.items() if len(labels[digest]) > 1),
+    )
+
+
+def cases_as_csv(cases: HardCases) -> bytes:
+    r"""Return hard cases as the CSV that `shield train` reads: text, label, source, UTF-8.
+
+    Texts are exact: formula prefixes are not neutralised, as a model must learn the attack and not
+    a quote mark before it. So this file is not for spreadsheets.
+    """
+    buffer = io.StringIO(newline="")
+    # Everything is quoted: a lone \r inside a text would otherwise begin a row.
+    writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(item.name for item in fields(HardCase))
+    writer.writerows((row.text, row.label, row.source) for row in cases.rows)
+    return buffer.getvalue().encode()
+
+
+def cases_as_jsonl(cases: HardCases) -> bytes:
+    """Return hard cases as the JSON Lines that `shield train` reads."""
+    lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in cases.rows)
+    return "".join(lines).encode()

@@ -1,0 +1,1 @@
+"""How sure a figure is: intervals, resampling, paired tests. Knows arrays, nothing of texts."""

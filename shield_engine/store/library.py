@@ -1,0 +1,123 @@
+"""What is kept by name: policies, version by version and never changed, and gates as documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shield_engine.errors import UnknownNameError
+from shield_engine.policy import Policy
+from shield_engine.store.database import Store, utc_now
+
+__all__ = [
+    "StoredGate",
+    "delete_gate",
+    "delete_policy",
+    "find_gate",
+    "find_policy",
+    "gates",
+    "policies",
+    "save_gate",
+    "save_policy",
+]
+
+
+def save_policy(store: Store, policy: Policy) -> Policy:
+    """Keep a policy as the next version of its name, and return it with that version."""
+    with store.writing() as cursor:
+        ((last,),) = cursor.execute(
+            "SELECT coalesce(max(version), 0) FROM policies WHERE name = ?", [policy.name]
+        ).fetchall()
+        saved = replace(policy, version=int(last) + 1)
+        cursor.execute(
+            "INSERT INTO policies VALUES (?, ?, ?, ?, ?)",
+            [
+                saved.name, saved.version, saved.task.value, json.dumps(saved.as_document()),
+                utc_now(),
+            ],
+        )  # fmt: skip
+    return saved
+
+
+def policies(store: Store) -> list[Policy]:
+    """Return every version of every policy, newest first."""
+    rows = store.fetch("SELECT document FROM policies ORDER BY created_at DESC, name, version DESC")
+    return [Policy.from_document(json.loads(document)) for (document,) in rows]
+
+
+def find_policy(store: Store, name: str, version: int | None = None) -> Policy:
+    """Return one version of a policy, the last by default.
+
+    Raises:
+        UnknownNameError: There is none of that name or version.
+    """
+    rows = store.fetch(
+        "SELECT document FROM policies WHERE name = ? AND version = coalesce(?, version) "
+        "ORDER BY version DESC LIMIT 1",
+        [name, version],
+    )
+    if not rows:
+        known = sorted({policy.title for policy in policies(store)})
+        wanted = name if version is None else f"{name} v{version}"
+        raise UnknownNameError(f"no policy {wanted}; stored: {', '.join(known) or 'none'}")
+    return Policy.from_document(json.loads(rows[0][0]))
+
+
+def delete_policy(store: Store, name: str, version: int) -> None:
+    """Drop one version of a policy; later versions keep their numbers."""
+    find_policy(store, name, version)
+    store.execute("DELETE FROM policies WHERE name = ? AND version = ?", [name, version])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGate:
+    """A gate as it was saved.
+
+    Attributes:
+        document: Plain JSON; `toml` holds the text as the user wrote it.
+        created_at: When this text was saved, UTC.
+    """
+
+    name: str
+    document: Mapping[str, Any]
+    created_at: datetime
+
+
+def save_gate(store: Store, name: str, document: Mapping[str, Any]) -> None:
+    """Keep a gate under its name; one of that name is replaced."""
+    store.execute(
+        "INSERT OR REPLACE INTO gates VALUES (?, ?, ?)",
+        [name, json.dumps(dict(document)), utc_now()],
+    )
+
+
+def gates(store: Store) -> list[StoredGate]:
+    """Return all gates, by name."""
+    rows = store.fetch("SELECT name, document, created_at FROM gates ORDER BY name")
+    return [StoredGate(name, json.loads(document), when) for name, document, when in rows]
+
+
+def find_gate(store: Store, name: str) -> StoredGate:
+    """Return the gate of that name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    for gate in gates(store):
+        if gate.name == name:
+            return gate
+    known = ", ".join(gate.name for gate in gates(store)) or "none"
+    raise UnknownNameError(f"no gate {name}; stored: {known}")
+
+
+def delete_gate(store: Store, name: str) -> None:
+    """Drop a gate.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    find_gate(store, name)
+    store.execute("DELETE FROM gates WHERE name = ?", [name])
