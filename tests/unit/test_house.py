@@ -191,6 +191,35 @@ def test_list_prints_every_place_of_a_figure(
     assert sorted(capsys.readouterr().out.splitlines()) == [f"  {place}" for place in places]
 
 
+@pytest.mark.parametrize(
+    ("path", "statement", "names"),
+    [
+        ("shield_engine/ml/__init__.py", "from .loader import X", ["shield_engine.ml.loader"]),
+        ("shield_engine/ml/__init__.py", "from . import loader", ["shield_engine.ml.loader"]),
+        ("shield_engine/ml/__init__.py", "from ..core import X", ["shield_engine.core"]),
+        ("shield_engine/ml/new.py", "from .loader import X", ["shield_engine.ml.loader"]),
+        ("shield_engine/ml/new.py", "from . import X", ["shield_engine.ml"]),
+        (
+            "shield_engine/ml/new.py",
+            "from .. import core, ml",
+            ["shield_engine.core", "shield_engine.ml"],
+        ),
+        ("shield_engine/ml/new.py", "import json, shield_engine.core", ["shield_engine.core"]),
+        ("shield_engine/ml/new.py", "from shield_engine.ml import new, json", ["shield_engine.ml"]),
+    ],
+)
+def test_import_names_the_module_it_reads(
+    tree: Tree, path: str, statement: str, names: list[str]
+) -> None:
+    """Relative imports, modules of a room and names of a module are told apart."""
+    empty = ("shield_engine/core.py", "shield_engine/ml/__init__.py", "shield_engine/ml/loader.py")
+    root = tree(dict.fromkeys((*empty, "dashboard/app.py"), "") | {path: statement})
+    modules = house.read_modules(root)
+    (module,) = (module for module in modules if module.path == path)
+    imports = house.imports_of(module, frozenset(module.name for module in modules))
+    assert [item.module for item in imports] == names
+
+
 def test_circle_is_named_with_its_shortest_way(tree: Tree) -> None:
     """An import inside a function closes a circle; the way is one that runs, where there is one."""
     (circle,) = measured(tree(TREE))["circles"].places
