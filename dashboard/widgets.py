@@ -18,7 +18,7 @@ import streamlit as st
 from dashboard.state import resources
 from shield_engine.errors import ShieldError, StoreBusyError
 from shield_engine.hostile_text import neutralised_text, visible
-from shield_engine.metrics.figures import Figure
+from shield_engine.statistics import Figure
 from shield_engine.store import RunStatus
 from shield_engine.types import Mode
 

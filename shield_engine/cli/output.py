@@ -14,7 +14,8 @@ from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
     from shield_engine.evaluate import DatasetEvaluation
-    from shield_engine.metrics.figures import Figure, LatencySummary
+    from shield_engine.metrics.figures import LatencySummary
+    from shield_engine.statistics import Figure
 
 __all__ = [
     "console",

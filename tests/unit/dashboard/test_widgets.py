@@ -23,8 +23,8 @@ from dashboard.widgets import (
     progress_text,
     visible,
 )
-from shield_engine.metrics.figures import Figure
 from shield_engine.runs.execution import Progress
+from shield_engine.statistics import Figure
 
 HOSTILE = (
     "<script>alert(1)</script>",
