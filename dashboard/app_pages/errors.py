@@ -10,19 +10,18 @@ import streamlit as st
 
 from dashboard.errors import queries as reviewing
 from dashboard.errors import tables as review
-from dashboard.rows import result_facts, spans_frame
-from dashboard.run_choice import choose_run
 from dashboard.state import balanced, drop_stale, keep, resources
+from dashboard.tables import result_facts, spans_frame
+from dashboard.text import plain, visible
 from dashboard.widgets import (
     charted,
-    download_table,
-    empty_state,
+    choose_run,
+    csv_bytes,
+    download,
     errors_shown,
     page_title,
-    plain,
     show_error,
     show_text,
-    visible,
 )
 from shield_engine.config import MLConfig
 from shield_engine.decide.figures import available_modes
@@ -733,7 +732,9 @@ def show_suspects(shown: Shown) -> None:
             "Review it", on_click=open_row, args=(chosen,), key="errors_open_suspect",
             type="primary",
         )  # fmt: skip
-        download_table(frame, f"suspects-{shown.run.run_id}.csv", key="errors_suspects_csv")
+        download(
+            "CSV", csv_bytes(frame), f"suspects-{shown.run.run_id}.csv", key="errors_suspects_csv"
+        )
 
 
 # --- words and patterns ---------------------------------------------------------------------
@@ -926,14 +927,8 @@ def main() -> None:
     page_title(
         "Errors", "Read what was decided wrongly, correct labels, and find what errors share."
     )
-    run = choose_run()
+    run = choose_run("No run to review yet")
     if run is None:
-        empty_state(
-            "No run to review yet",
-            "Run all modes on the bundled sample from the Overview, or score a dataset of your own.",
-            "Go to Overview",
-            "app_pages/overview.py",
-        )
         return
     shown = choose_judgement(run, resources().store.dataset(run.dataset_id))
     show_message()

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dashboard.text import MODE_TITLES, clock, milliseconds, visible
 from dashboard.theme import PALETTE, figure_of
-from dashboard.widgets import MODE_TITLES, clock, milliseconds, visible
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.decide.candidates import of_policy
 from shield_engine.decide.figures import available_modes
