@@ -12,7 +12,7 @@ from dashboard.text import TASK_TITLES, clock, duration, visible
 from shield_engine.store import RunInfo
 from shield_engine.types import LABELS, Task
 
-__all__ = ["result_facts", "rows_table", "run_title", "runs_frame", "spans_frame"]
+__all__ = ["result_facts", "rows_table", "run_title", "runs_frame", "spans_frame", "spans_of"]
 
 
 def run_title(run: RunInfo, datasets: Mapping[str, str]) -> str:
@@ -96,6 +96,12 @@ def result_facts(row: Mapping[str, Any], task: Task) -> pd.DataFrame:
     return pd.DataFrame({"What": list(facts), "Value": list(facts.values())})
 
 
+def spans_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the stored spans of a row."""
+    spans: list[dict[str, Any]] = json.loads(row["spans"] or "[]")
+    return spans
+
+
 def spans_frame(row: Mapping[str, Any]) -> pd.DataFrame:
     """Return the rules that matched a row with the matched text."""
     text = row["text"] or ""
@@ -110,6 +116,6 @@ def spans_frame(row: Mapping[str, Any]) -> pd.DataFrame:
                 "to": span["end"],
                 "because": span["description"],
             }
-            for span in json.loads(row["spans"] or "[]")
+            for span in spans_of(row)
         ]
     )
