@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from shield_engine.hostile_text import visible
-from shield_engine.metrics.figures import Figure
 from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
@@ -31,12 +30,10 @@ __all__ = [
     "Segment",
     "clock",
     "duration",
-    "figure_text",
     "label",
     "marked",
     "megabytes",
     "milliseconds",
-    "percent",
     "plain",
     "progress_text",
     "segments",
@@ -81,7 +78,6 @@ MARKS = ("⟦", "⟧")
 """What stands around a matched span in a shown text."""
 
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
-_NOT_RATES = frozenset({"mcc", "brier", "ece"})
 
 
 # --- texts of others ------------------------------------------------------------------------
@@ -145,26 +141,6 @@ def marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 
 # --- numbers as text ------------------------------------------------------------------------
-
-
-def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """Return a share as "93.1%", with its interval as "93.1% (90.2-95.3)"."""
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.1%}"
-    return f"{value:.1%} ({low * 100:.1f}-{high * 100:.1f})"
-
-
-def figure_text(name: str, figure: Figure) -> str:
-    """Return a metric's figure with its interval, as percent unless it is none."""
-    if name not in _NOT_RATES:
-        return percent(figure.value, figure.low, figure.high)
-    if figure.value is None:
-        return "-"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def milliseconds(value: float | None) -> str:

@@ -8,13 +8,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard.datasets.files import (
-    MAX_LABEL_VALUES,
-    allowed_file,
-    dataset_name,
-    holds_messages,
-    unmapped,
-)
+from dashboard.datasets.files import allowed_file, holds_messages, unmapped
 from dashboard.datasets.tables import datasets_frame, preview_frame, rows_frame
 from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
 from dashboard.text import TASK_TITLES, megabytes, plain, visible
@@ -28,8 +22,10 @@ from dashboard.widgets import (
     show_text,
 )
 from shield_engine.datasets import (
+    MAX_LABEL_VALUES,
     ColumnMapping,
     Sniffed,
+    dataset_name,
     default_label_map,
     import_rows,
 )

@@ -20,12 +20,12 @@ from shield_engine.store import DatasetInfo, RunStatus
 
 TRIAL_ROWS = 500
 
+# What a run may score; from both parts every mode can be derived.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "Rules and model": ("heuristic", "ml"),
     "Rules only": ("heuristic",),
     "Model only": ("ml",),
 }
-"""What a run may score; from both parts every mode can be derived."""
 
 CACHE_PRESETS: Mapping[str, CacheConfig] = {
     "aggressive": CacheConfig.aggressive(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from dashboard.text import label
-from dashboard.theme import PALETTE, figure_of, names_axis
+from dashboard.theme import PALETTE, figure_of
 from shield_engine.review.contrasts import Contrast
 
 __all__ = ["contrast_chart"]
@@ -39,6 +39,10 @@ def contrast_chart(contrasts: Sequence[Contrast], errors: int, others: int) -> g
         ),
         height=90 + 24 * len(drawn),
         xaxis={"title": "z: standard errors above what the other rows show", "rangemode": "tozero"},
-        yaxis=names_axis(names),
+        yaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "autorange": "reversed",
+        },
         showlegend=False,
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.errors import queries
 from dashboard.errors.tables import KIND_TITLES, judge_options, kinds_of
-from dashboard.state import balanced, resources
+from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
 from shield_engine.decide.slices import LENGTH_BANDS
@@ -63,6 +63,11 @@ class Subject:
     notes: int
     limits: Mapping[str, float]
 
+    @property
+    def key(self) -> RunKey:
+        """The run as it is stored now, for what is cached."""
+        return RunKey.of(self.run)
+
 
 def choose_subject(run: RunInfo) -> Subject:
     """Let the user choose mode or policy, threshold, and whether corrected labels count."""
@@ -92,7 +97,7 @@ def choose_subject(run: RunInfo) -> Subject:
     judgement = Judgement(
         run.run_id, chosen.mode, chosen.threshold, chosen.bands, bool(is_corrected and notes)
     )
-    classes = queries.classes_of(judgement, run.rows_done, notes)
+    classes = queries.classes_of(judgement, RunKey.of(run), notes)
     if classes.is_binary:
         threshold = middle.number_input(
             "Threshold",
@@ -119,7 +124,7 @@ def open_row(run_id: str, row_index: int) -> None:
 
 def choose_rows(subject: Subject) -> RowFilter:
     """Let the user narrow the rows; conditions combine."""
-    choices = queries.choices(subject.run.run_id, subject.run.rows_done)
+    choices = queries.choices(subject.key)
     key = f"{subject.run.run_id}:{subject.judgement.mode.value}"
     with st.expander("Filters", icon=":material/filter_alt:"):
         places = _grid()
@@ -160,16 +165,18 @@ def _one_of(
     key: str,
     help: str | None = None,  # noqa: A002 - Streamlit's own word for hover text
     disabled: bool = False,
+    nothing: str | None = _ANY,
 ) -> T | None:
-    """Let the user choose an option by its title; `None` is any."""
-    return place.selectbox(
+    """Let the user choose an option by its title, or `nothing`, for which `None` is returned."""
+    chosen: Any = place.selectbox(
         title,
-        [None, *options],
-        format_func=lambda option: _ANY if option is None else options[option],
+        [nothing, *options],
+        format_func=lambda option: options.get(option, _ANY),
         key=key,
         help=help,
         disabled=disabled,
     )
+    return None if chosen == nothing else chosen
 
 
 def _filter_of_texts(
@@ -205,6 +212,7 @@ def _filter_of_review(
         key=f"errors_disagreement:{key}",
         help="Each part at its own balanced threshold.",
         disabled=len(subject.run.parts) < 2,
+        nothing=None,
     )
     tags = tag_counts(resources().store, subject.info.dataset_id)
     states: dict[bool | str, str] = {False: "not reviewed", True: "reviewed"}
@@ -246,6 +254,7 @@ def _slice_value(
         },
         place,
         key=f"errors_slice:{key}:{name}",
+        nothing=None,
     )
 
 

@@ -54,7 +54,7 @@ def show_suspects(subject: Subject) -> None:
         "against what they usually say of a class, are surer of another class than of the label. "
         "Neighbours with the other label raise a row.",
     )
-    suspects = queries.suspects(run.run_id, run.rows_done, subject.info.purged)
+    suspects = queries.suspects(subject.key, subject.info.purged)
     if not suspects:
         st.info(
             "No label is contradicted with confidence. Labels of two classes and scores are needed.",
@@ -116,7 +116,7 @@ def show_wording(subject: Subject) -> None:
         label_visibility="collapsed",
     )
     contrasts = queries.contrasts(
-        subject.judgement, label or 0, RowFilter(), subject.run.rows_done, subject.notes
+        subject.judgement, label or 0, RowFilter(), subject.key, subject.notes
     )
     if not contrasts.errors or not contrasts.others:
         missing = (
@@ -242,9 +242,7 @@ def _show_hard_cases(subject: Subject) -> None:
     is_small = subject.info.rows <= MOST_AUTOMATIC
     if not st.toggle("Collect them", key="errors_collect", value=is_small):
         return
-    cases = queries.hard_cases_of(
-        subject.judgement, float(near), subject.run.rows_done, subject.notes
-    )
+    cases = queries.hard_cases_of(subject.judgement, float(near), subject.key, subject.notes)
     _show_case_counts(cases, subject)
     is_csv = kind == "CSV"
     download(

@@ -60,7 +60,7 @@ def show_rows(subject: Subject) -> None:
         _unpin()
     rows = choose_rows(subject)
     counts = queries.counts(
-        subject.judgement, replace(rows, kind=RowKind.ALL), subject.run.rows_done, subject.notes
+        subject.judgement, replace(rows, kind=RowKind.ALL), subject.key, subject.notes
     )
     if not subject.info.labelled:
         st.info(
@@ -103,9 +103,7 @@ def _show_list(subject: Subject, rows: RowFilter, total: int) -> int:
         state["errors_list"], state[AT] = identity, 1
     at = state[AT] = min(max(1, int(state.get(AT, 1))), total)
     first = (at - 1) // PAGE_ROWS * PAGE_ROWS
-    judged = queries.page_of(
-        subject.judgement, rows, first, PAGE_ROWS, subject.run.rows_done, subject.notes
-    )
+    judged = queries.page_of(subject.judgement, rows, first, PAGE_ROWS, subject.key, subject.notes)
     indexes = [row.row_index for row in judged]
     current = indexes[min(at - 1 - first, len(indexes) - 1)]
     dataset_id = subject.info.dataset_id

@@ -11,18 +11,16 @@ from markdown_it import MarkdownIt
 
 from dashboard.text import (
     duration,
-    figure_text,
     label,
     marked,
     megabytes,
     milliseconds,
-    percent,
     plain,
     progress_text,
     segments,
     visible,
 )
-from shield_engine.metrics.figures import Figure
+from shield_engine.metrics.figures import Figure, figure_text, percent
 from shield_engine.runs.execution import Progress
 
 HOSTILE = (
