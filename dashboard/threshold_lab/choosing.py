@@ -9,12 +9,13 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.state import RunKey, balanced, operating_points
-from dashboard.text import percent, plain
+from dashboard.text import plain
 from dashboard.threshold_lab.tables import choice_text, counts_frame, rates_frame, risk_of, tiles
 from dashboard.widgets import pick, show_table
 from shield_engine.config import Bands
 from shield_engine.decide.lab import Lab
 from shield_engine.decide.thresholds import Rule, rates_at
+from shield_engine.metrics.figures import percent
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 
