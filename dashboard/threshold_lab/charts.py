@@ -74,7 +74,7 @@ def metrics_against_threshold(
         share = np.divide(hits, rows, out=np.full(len(x), np.nan), where=rows > 0)
         bounds = "%{customdata[0]:.1f} to %{customdata[1]:.1f}"
         traces += (
-            _band(x, low, high, color),
+            _band(x, low, high, color, f"{name} band"),
             go.Scatter(
                 x=x,
                 y=100 * share,
@@ -158,13 +158,14 @@ def _coordinates(sweep: ThresholdSweep, kind: str) -> tuple[Any, Any, Any, Any]:
     return 100 * sweep.recall, 100 * sweep.precision, 100 * low, 100 * high
 
 
-def _band(x: Any, low: Any, high: Any, color: str) -> go.Scatter:
+def _band(x: Any, low: Any, high: Any, color: str, name: str | None = None) -> go.Scatter:
     """Return the area between two lines."""
     hue = PALETTE[color]
     red, green, blue = (int(hue[start : start + 2], 16) for start in (1, 3, 5))
     return go.Scatter(
         x=np.concatenate((x, x[::-1])),
         y=np.concatenate((high, low[::-1])),
+        name=name,
         fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.18)",
         line={"width": 0},
