@@ -21,7 +21,7 @@ from dashboard.widgets import (
     progress_text,
     visible,
 )
-from shield_engine.metrics.figures import figure_text, percent
+from shield_engine.metrics.table import figure_text, percent
 from shield_engine.runs.execution import Progress
 from shield_engine.statistics import Figure
 
