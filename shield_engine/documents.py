@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -97,7 +97,7 @@ class OneOf:
         return core_schema.literal_schema(list(self.choices))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape(Generic[_T]):
     """How a document fills a dataclass, and in which words it is told what is wrong.
 
@@ -134,9 +134,7 @@ class Shape(Generic[_T]):
         """
         from pydantic import ValidationError
 
-        known = {self.names.get(item.name, item.name): item.name for item in fields(self.kind)}
-        for name in given:
-            del known[name]
+        known = {key: name for key, name in self._known.items() if name not in given}
         unknown = sorted(set(document) - set(known))
         if unknown:
             words = {"keys": ", ".join(unknown), "known": ", ".join(known)}
@@ -146,13 +144,23 @@ class Shape(Generic[_T]):
             # As JSON, because strict pydantic takes names of an enum and lists for tuples from JSON
             # only. What JSON lacks, TOML's dates, is text.
             text = json.dumps(values, default=str)
-            adapter: TypeAdapter[_T] = _adapter(self.kind)
-            return adapter.validate_json(text, strict=True, extra="forbid")
+            return self._adapter.validate_json(text, strict=True, extra="forbid")
         except RecursionError as error:
             raise fail(None, "is nested too deeply") from error
         except ValidationError as error:
             key, sentence = self._first(error.errors(include_url=False))
             raise fail(key, sentence) from error
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """Each key of the document, with the field that it fills."""
+        return {self.names.get(item.name, item.name): item.name for item in fields(self.kind)}
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[_T]:
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self.kind)
 
     def _first(self, errors: list[ErrorDetails]) -> tuple[str | None, str]:
         """Return the key of what is wrong first, and the sentence; missing keys go together."""
@@ -192,10 +200,3 @@ def read_toml(source: Path | str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} is no TOML: {error}") from error
-
-
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)

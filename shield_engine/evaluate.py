@@ -13,6 +13,7 @@ from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
+    dataset_name,
     import_rows,
     parse_label_map,
     sniff,
@@ -29,9 +30,9 @@ from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.guards.peers import installed_peers
-from shield_engine.metrics.figures import Figure
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
+from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
 
@@ -213,7 +214,7 @@ def evaluate_file(
         raise DatasetError(
             f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
         )
-    dataset = store_rows(store, _name(item.file), item.task, item.file, imported)
+    dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
     run_spec = RunSpec(
         parts=parts,
         variant=spec.variant,
@@ -334,13 +335,6 @@ def _plain(record: Any) -> dict[str, Any]:
     return {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
     }
-
-
-def _name(path: Path) -> str:
-    name = path.name
-    for suffix in (".gz", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
-        name = name.removesuffix(suffix)
-    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
 from shield_engine.documents import Constraint, Shape, read_toml
@@ -86,7 +86,7 @@ class Policy:
         return f"{self.name} v{self.version}" if self.version else f"{self.name} (unsaved)"
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
+    def from_document(cls, document: Mapping[str, Any]) -> Policy:
         """Return the policy that `as_document` gave.
 
         Raises:
@@ -102,17 +102,7 @@ class Policy:
         if isinstance(bands := values.get("bands"), Mapping):
             # A table without `safe` comes from before the linear tier, or leaves it out.
             values["bands"] = {"safe": None, **bands}
-        shape = Shape(
-            cls,
-            names={
-                "model_id": "model.id",
-                "variant": "model.variant",
-                "model_sha256": "model.sha256",
-            },
-            unknown="has no {keys}; it knows {known}",
-            missing="needs {keys} as text",
-        )
-        return shape.read(values, lambda _, sentence: ConfigError(f"{where}: {sentence}"))
+        return _SHAPE.read(values, lambda _, sentence: ConfigError(f"{where}: {sentence}"))
 
     def as_document(self) -> dict[str, Any]:
         """Return the policy as plain JSON and TOML values; what is `None` is left out."""
@@ -157,6 +147,14 @@ class Policy:
             bands=self.bands,
             allowed_labels=self.allowed_labels,
         )
+
+
+_SHAPE = Shape(
+    Policy,
+    names={"model_id": "model.id", "variant": "model.variant", "model_sha256": "model.sha256"},
+    unknown="has no {keys}; it knows {known}",
+    missing="needs {keys} as text",
+)
 
 
 def policy_differences(first: Policy, second: Policy) -> list[tuple[str, str, str]]:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from shield_engine.documents import Constraint, OneOf, Shape, read_toml
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import METRIC_HELP
+from shield_engine.metrics.figures import METRIC_HELP, NUMBERS
 from shield_engine.types import Mode, Task
 
 __all__ = [
@@ -66,7 +66,6 @@ _ROWS = {
     "flag_rate": "scored rows",
     "escalated": "scored rows",
 }
-_NUMBERS = frozenset({"mcc", "brier", "ece"})
 _BETTER_LOW = frozenset({"fpr", "fpr_at_95_recall", "brier", "ece", "flag_rate", "escalated"})
 _OTHERS = {
     "flag_rate": "Share of scored rows that are flagged; needs no labels.",
@@ -79,7 +78,7 @@ _OTHERS = {
 
 def _metric(name: str, text: str) -> GateMetric:
     is_latency = name.endswith("_ms")
-    unit = "ms" if is_latency else "number" if name in _NUMBERS else "share"
+    unit = "ms" if is_latency else "number" if name in NUMBERS else "share"
     better: bool | None = not (is_latency or name in _BETTER_LOW)
     rows = "rows not from the cache" if is_latency else _ROWS.get(name, "labelled rows")
     return GateMetric(name, unit, None if name == "length_only_auc" else better, rows, text)
@@ -181,15 +180,14 @@ class Requirement:
         return shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], where: str) -> Self:
+    def from_document(cls, document: Mapping[str, Any], where: str) -> Requirement:
         """Return the requirement that `as_document` gave.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
-        shape = Shape(cls, names={"rows": "slice"})
         # A missing metric is told with the choices, as an unknown one is.
-        requirement = shape.read(
+        requirement = _REQUIREMENT.read(
             {"metric": None, **document}, lambda _, text: ConfigError(f"{where}: {text}")
         )
         where = f"{where}, {requirement.metric}"
@@ -242,7 +240,7 @@ class Gate:
         return tuple(dict.fromkeys(columns))
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], where: str = "gate") -> Self:
+    def from_document(cls, document: Mapping[str, Any], where: str = "gate") -> Gate:
         """Return the gate that `as_document` gave.
 
         Raises:
@@ -251,9 +249,8 @@ class Gate:
         version = document.get("format")
         if version != FORMAT:
             raise ConfigError(f"{where} has format {version!r}, this program reads {FORMAT}")
-        shape = Shape(cls, names={"requirements": "require"}, missing="needs a {keys} on one line")
         head = {key: value for key, value in document.items() if key not in {"format", "require"}}
-        gate = shape.read(head | {"require": []}, lambda _, text: ConfigError(f"{where}: {text}"))
+        gate = _GATE.read(head | {"require": []}, lambda _, text: ConfigError(f"{where}: {text}"))
         if not gate.name.strip() or not gate.name.isprintable():
             raise ConfigError(f"{where}: needs a name on one line, got {gate.name!r}")
         tables = document.get("require")
@@ -274,6 +271,10 @@ class Gate:
         if self.max_unscored:
             document["max_unscored"] = self.max_unscored
         return document | {"require": [line.as_document() for line in self.requirements]}
+
+
+_REQUIREMENT = Shape(Requirement, names={"rows": "slice"})
+_GATE = Shape(Gate, names={"requirements": "require"}, missing="needs a {keys} on one line")
 
 
 def parse_gate(text: str, where: str = "gate") -> Gate:
