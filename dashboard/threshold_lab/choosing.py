@@ -15,7 +15,7 @@ from dashboard.widgets import pick, show_table
 from shield_engine.config import Bands
 from shield_engine.decide.lab import Lab
 from shield_engine.decide.thresholds import Rule, rates_at
-from shield_engine.metrics.figures import percent
+from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.text import METRIC_TITLES
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
 from shield_engine.decide.lab import Lab
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.decide.traffic import Day
-from shield_engine.metrics.figures import figure_text, percent
+from shield_engine.metrics.table import COMPARED, METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo
@@ -45,8 +44,6 @@ __all__ = [
     "tiles",
 ]
 
-RATE_NAMES = ("recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc")
-EXACT_NAMES = frozenset({"recall", "fpr", "precision", "f1", "accuracy", "mcc", "roc_auc"})
 SMALL_SLICE = 50
 """Rows of a class below which a slice's own threshold carries a warning."""
 
@@ -107,12 +104,12 @@ def rates_frame(figures: Mapping[str, Figure]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "Figure": METRIC_TITLES[name],
+                "Figure": METRICS[name].title,
                 "Value with 95% interval": figure_text(name, figures[name]),
                 "n": figures[name].n,
                 "How": figures[name].method or figures[name].reason or "",
             }
-            for name in RATE_NAMES
+            for name in METRIC_NAMES
             if name in figures
         ]
     )
@@ -122,7 +119,7 @@ def tiles(figures: Mapping[str, Figure]) -> list[tuple[str, str, str | None]]:
     """Return title, value and interval of the figures that follow the threshold."""
     return [
         (
-            METRIC_TITLES[name],
+            METRICS[name].title,
             percent(figures[name].value),
             figure_text(name, figures[name]).partition(" ")[2].strip("()") or None,
         )
@@ -136,7 +133,7 @@ def exact_text(figures: ModeEvaluation) -> str:
     known = [
         f"{name} {figure_text(name, figure)}"
         for name, figure in figures.metrics.items()
-        if figure.value is not None and name in EXACT_NAMES
+        if figure.value is not None and name in {*COMPARED, "mcc"}
     ]
     if not known:
         return ""
