@@ -21,10 +21,10 @@ def choose_run(fits: Callable[[RunInfo], bool] = lambda run: bool(run.rows_done)
     The choice is in the URL as `run` and stays while the user goes from page to page.
     """
     held = resources()
-    found = {run.run_id: run for run in held.store.runs() if fits(run)}
+    found = {run.run_id: run for run in held.store.runs.all() if fits(run)}
     if not found:
         return None
-    names = {info.dataset_id: info.title for info in held.store.datasets()}
+    names = {info.dataset_id: info.title for info in held.store.datasets.all()}
     options = sorted(found, key=lambda run_id: found[run_id].status != RunStatus.DONE)
     drop_stale(_KEY, options)
     # A bound selectbox would put the whole title into the URL; the run's id is what links carry.

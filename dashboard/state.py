@@ -38,8 +38,6 @@ from shield_engine.runs.bundle import import_bundle, waiting_bundles
 from shield_engine.runs.worker import JobWorker
 from shield_engine.settings import Settings, bundled
 from shield_engine.store import RunInfo, Scores, Store
-from shield_engine.store.units import row_units
-from shield_engine.store.windows import rows_beyond_window
 from shield_engine.types import Mode, Task, Variant
 
 __all__ = [
@@ -159,7 +157,7 @@ def operating_points(run: RunInfo) -> dict[str, float]:
 @st.cache_data(max_entries=8, show_spinner="Reading scores")
 def scores(run_id: str, rows_done: int) -> Scores:
     """Return a run's stored scores; `rows_done` is part of the cache's key."""
-    return resources().store.scores(run_id)
+    return resources().store.runs.scores(run_id)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading scores")
@@ -199,11 +197,11 @@ def sliced(
     """Return candidates by slice column `name`, or by length band if it is `None`."""
     found, store = aligned(candidates, done, intersect), resources().store
     if name is None:
-        beyond = rows_beyond_window(store, candidates[0].run_id)
+        beyond = store.runs.beyond_window(candidates[0].run_id)
         is_beyond = np.isin(found.row_index, beyond)
         values, name = length_bands(found.scores[0].chars, is_beyond), "length"
     else:
-        values = store.slices(found.dataset_id, name)[found.row_index]
+        values = store.datasets.slices(found.dataset_id, name)[found.row_index]
     return compare_slices(found, name, values, winner)
 
 
@@ -215,7 +213,7 @@ def lab_scores(run_id: str, done: tuple[int, int]) -> Scores:
         run_id: Which run.
         done: (rows done, errors), part of the cache's key.
     """
-    return resources().store.scores(run_id)
+    return resources().store.runs.scores(run_id)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Sorting scores")
@@ -224,8 +222,8 @@ def threshold_lab(run_id: str, done: tuple[int, int], mode: Mode, bands: Bands) 
     store = resources().store
     found = lab_scores(run_id, done)
     view = mode_view(found, mode, None, bands)
-    groups = row_groups(store, store.run(run_id).dataset_id, found)
-    return lab_of(view, row_units(store, run_id), groups)
+    groups = row_groups(store, store.runs.find(run_id).dataset_id, found)
+    return lab_of(view, store.runs.units(run_id), groups)
 
 
 @st.cache_data(max_entries=64, show_spinner="Splitting rows")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from dashboard.widgets import clock, duration, megabytes, percent, visible
 from shield_engine.config import CacheConfig
 from shield_engine.datasets import Sniffed
 from shield_engine.ml import LoadedInfo, ModelEntry
-from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.types import LABELS, Task, Variant
 
 __all__ = [
@@ -79,17 +78,17 @@ def datasets_frame(datasets: Iterable[DatasetInfo]) -> pd.DataFrame:
     )
 
 
-def rows_frame(rows: Sequence[Mapping[str, Any]], task: Task) -> pd.DataFrame:
+def rows_frame(rows: Sequence[StoredRow], task: Task) -> pd.DataFrame:
     """Return a page of a dataset's rows, hidden characters written out."""
     return pd.DataFrame(
         [
             {
-                "Row": row["row_index"] + 1,
-                "Id": visible(row["row_id"]),
-                "Text": "(purged)" if row["text"] is None else visible(row["text"]),
-                "Label": "" if row["label"] is None else LABELS[task][row["label"]],
-                "Characters": row["chars"],
-                "Slices": _slices(row["slices"]),
+                "Row": row.row_index + 1,
+                "Id": visible(row.row_id),
+                "Text": "(purged)" if row.text is None else visible(row.text),
+                "Label": "" if row.label is None else LABELS[task][row.label],
+                "Characters": row.chars,
+                "Slices": _slices(row.slices),
             }
             for row in rows
         ],

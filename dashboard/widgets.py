@@ -324,7 +324,7 @@ def _is_active(run_id: str) -> bool:
 def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
     with errors_shown():
         held = resources()
-        run, job = held.store.run(run_id), held.worker.job(run_id)
+        run, job = held.store.runs.find(run_id), held.worker.job(run_id)
         if job is not None and _is_active(run_id):
             waiting = "Waiting for another run. " if job.status == "queued" else ""
             show_progress(job.progress, run.rows, note=waiting)

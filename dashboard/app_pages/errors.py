@@ -37,7 +37,7 @@ from shield_engine.review.corrections import (
     planned_correction,
 )
 from shield_engine.review.neighbours import MOST_INDEXED
-from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.store.library import policies
 from shield_engine.store.notes import (
     Annotation,
@@ -58,8 +58,8 @@ from shield_engine.store.rows import (
     RowKind,
     judged_row,
     same_text,
+    stored_rows,
 )
-from shield_engine.store.versions import lineage
 from shield_engine.types import LABELS, Mode, Variant
 
 PAGE_ROWS = 50
@@ -411,7 +411,7 @@ def row_columns(shown: Shown) -> dict[str, Any]:
 def show_row(shown: Shown, rows: RowFilter, row_index: int, total: int) -> None:
     """Show one row whole: text, verdicts, reasons, neighbours and what was said of it."""
     store = resources().store
-    found = store.page(shown.info.dataset_id, run_id=shown.run.run_id, indexes=[row_index])
+    found = stored_rows(store, shown.info.dataset_id, [row_index], shown.run.run_id)
     judged = judged_row(store, shown.judgement, row_index)
     st.query_params["row"] = str(row_index)
     st.session_state["errors_row_url"] = f"{shown.run.run_id}:{row_index}"
@@ -419,7 +419,7 @@ def show_row(shown: Shown, rows: RowFilter, row_index: int, total: int) -> None:
         st.warning(f"Run {shown.run.run_id} has no row {row_index}.", icon=":material/search_off:")
         return
     row = found[0]
-    st.subheader(plain(f"Row {row['row_id']}"), anchor=False)
+    st.subheader(plain(f"Row {row.row_id}"), anchor=False)
     st.markdown(plain(review.verdict_text(judged, shown.classes, shown.judgement.threshold)))
     left, right = st.columns([3, 2])
     with left:
@@ -430,22 +430,21 @@ def show_row(shown: Shown, rows: RowFilter, row_index: int, total: int) -> None:
     show_neighbours(shown, row)
 
 
-def show_row_text(run: RunInfo, row: dict[str, Any]) -> None:
+def show_row_text(run: RunInfo, row: StoredRow) -> None:
     """Show the text with matched spans marked, and the window that decided."""
-    text = row["text"]
+    text = row.text
     if text is None:
         st.caption("This dataset's texts were purged.")
         return
     start, end = review.MARKS
-    has_spans = row["spans"] not in {None, "[]"}
-    is_marked = has_spans and st.toggle(
+    is_marked = bool(row.matches) and st.toggle(
         f"Mark what rules matched {start}so{end}", value=True, key="errors_marked"
     )
-    show_text(review.marked(text, row["spans"]) if is_marked else text, height=220)
-    if row["windows"] is not None and row["windows"] > 1:
-        begin, stop = row["window_start"], row["window_end"]
+    show_text(review.marked(text, row) if is_marked else text, height=220)
+    if row.windows is not None and row.windows > 1:
+        begin, stop = row.window_start, row.window_end
         st.caption(
-            f"Longer than the model's window: it was read in {row['windows']:,} windows, and "
+            f"Longer than the model's window: it was read in {row.windows:,} windows, and "
             f"characters {begin:,} to {stop:,} of {len(text):,} weighed most."
         )
         with st.expander("The deciding window"):
@@ -471,7 +470,7 @@ def show_windows(run: RunInfo, text: str) -> None:
         )  # fmt: skip
 
 
-def show_reasons(shown: Shown, row: dict[str, Any], judged: JudgedRow) -> None:
+def show_reasons(shown: Shown, row: StoredRow, judged: JudgedRow) -> None:
     """Show what each mode said, which rules matched, and what the scan took."""
     st.markdown("**What each mode said**")
     said: dict[Mode, tuple[JudgedRow | None, Classes, float]] = {}
@@ -484,7 +483,7 @@ def show_reasons(shown: Shown, row: dict[str, Any], judged: JudgedRow) -> None:
         other = Judgement(
             shown.run.run_id, mode, threshold, is_corrected=shown.judgement.is_corrected
         )
-        found = judged_row(resources().store, other, row["row_index"])
+        found = judged_row(resources().store, other, row.row_index)
         said[mode] = (found, shown.classes, threshold)
     st.dataframe(
         review.said_frame(said), hide_index=True, key="errors_said", column_config={"Score": NUMBER}
@@ -497,8 +496,7 @@ def show_reasons(shown: Shown, row: dict[str, Any], judged: JudgedRow) -> None:
         st.caption("No rule matched this row.")
     with st.expander("Probabilities, window and timings"):
         st.dataframe(result_facts(row, shown.run.task), hide_index=True, key="errors_facts")
-        (result,) = resources().store.results(shown.run.run_id, [row["row_index"]])
-        st.dataframe(review.timing_frame(result), hide_index=True, key="errors_timings")
+        st.dataframe(review.timing_frame(row), hide_index=True, key="errors_timings")
 
 
 # --- review ---------------------------------------------------------------------------------
@@ -539,13 +537,13 @@ def save_note(dataset_id: str, row_index: int, key: str) -> None:
     save(dataset_id, row_index, note=st.session_state[key] or "")
 
 
-def show_review(shown: Shown, rows: RowFilter, row: dict[str, Any], total: int) -> None:
+def show_review(shown: Shown, rows: RowFilter, row: StoredRow, total: int) -> None:
     """Let the user relabel, tag and note a row; everything is saved at once."""
     store, dataset_id = resources().store, shown.info.dataset_id
-    index = row["row_index"]
+    index = row.row_index
     now = annotation(store, dataset_id, index)
     names = LABELS[shown.run.task]
-    imported = row["label"]
+    imported = row.label
     holds = imported if now.label is None else now.label
     st.markdown(
         f"**Label**: {'none' if holds is None else names[holds]}"
@@ -620,7 +618,7 @@ def show_tags_and_note(shown: Shown, now: Annotation, tags_key: str) -> None:
     )
 
 
-def show_neighbours(shown: Shown, row: dict[str, Any]) -> None:
+def show_neighbours(shown: Shown, row: StoredRow) -> None:
     """Show the rows most like the open one, with labels that conflict."""
     store, info = resources().store, shown.info
     st.subheader(
@@ -629,7 +627,7 @@ def show_neighbours(shown: Shown, row: dict[str, Any]) -> None:
         help="Same text, or many of the same four-letter pieces, rare ones counting more. From a "
         "similarity of 0.8 texts are nearly the same; if their labels differ, one is wrong.",
     )
-    indexes = same_text(store, info.dataset_id, row["row_index"])
+    indexes = same_text(store, info.dataset_id, row.row_index)
     is_asked = info.rows <= MOST_AUTOMATIC or st.toggle(
         f"Compare with {'a sample of ' if info.rows > MOST_INDEXED else ''}"
         f"{min(info.rows, MOST_INDEXED):,} rows",
@@ -637,14 +635,14 @@ def show_neighbours(shown: Shown, row: dict[str, Any]) -> None:
         help="Takes some seconds the first time.",
     )
     index = reviewing.index_of(info.dataset_id, info.purged) if is_asked else None
-    near = [] if index is None else index.nearest(row["row_index"], row["text"], 6)
+    near = [] if index is None else index.nearest(row.row_index, row.text or "", 6)
     found = reviewing.contents(
         info.dataset_id, [*indexes, *(one.row_index for one in near)], shown.run.run_id
     )
     frame = review.neighbour_frame(
         [found[one] for one in indexes],
         [(one, found[one.row_index]) for one in near],
-        row["label"],
+        row.label,
         shown.run.task,
     )
     if index is not None and index.is_sample:
@@ -667,8 +665,8 @@ def show_neighbours(shown: Shown, row: dict[str, Any]) -> None:
     chosen = st.selectbox(
         "Open one of them",
         [*indexes, *(one.row_index for one in near if one.row_index not in indexes)],
-        format_func=lambda one: visible(str(found[one]["row_id"])),
-        key=f"errors_neighbour:{row['row_index']}",
+        format_func=lambda one: visible(found[one].row_id),
+        key=f"errors_neighbour:{row.row_index}",
     )
     st.button(
         "Open", on_click=open_row, args=(chosen,), key="errors_open_neighbour",
@@ -725,7 +723,7 @@ def show_suspects(shown: Shown) -> None:
             "Row to review",
             indexes,
             format_func=lambda one: (
-                f"{visible(contents[one]['row_id'])}: {review.shown_text(contents[one]['text'])[:80]}"
+                f"{visible(contents[one].row_id)}: {review.shown_text(contents[one].text)[:80]}"
             ),
             key=f"errors_suspect:{shown.run.run_id}",
         )
@@ -839,9 +837,9 @@ def show_correction(shown: Shown) -> None:
             made = corrected_version(store, info.dataset_id, excludes=excludes)
             st.session_state["errors_made"] = made.dataset_id
     made_id = st.session_state.get("errors_made")
-    line = lineage(store, info.dataset_id)
-    if made_id in {one.dataset_id for one in store.datasets()}:
-        line = lineage(store, made_id)
+    line = store.datasets.lineage(info.dataset_id)
+    if made_id in {one.dataset_id for one in store.datasets.all()}:
+        line = store.datasets.lineage(made_id)
         st.success(plain(f"{line[0].title} is stored: {line[0].rows:,} rows."))
         if st.button("Score it", key="errors_score", icon=":material/play_arrow:"):
             st.session_state["run_dataset"] = made_id
@@ -935,7 +933,7 @@ def main() -> None:
             "app_pages/overview.py",
         )
         return
-    shown = choose_judgement(run, resources().store.dataset(run.dataset_id))
+    shown = choose_judgement(run, resources().store.datasets.find(run.dataset_id))
     show_message()
     if st.session_state.get("errors_shown_run", run.run_id) != run.run_id:
         unpin()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -22,7 +20,7 @@ from shield_engine.policy import Policy
 from shield_engine.review.contrasts import Contrast
 from shield_engine.review.corrections import Suspect
 from shield_engine.review.neighbours import Neighbour
-from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import LABELS, Mode, Task
@@ -142,7 +140,7 @@ def no_rows_text(kind: RowKind) -> str:
 
 def judged_frame(
     rows: Sequence[JudgedRow],
-    contents: Mapping[int, Mapping[str, Any]],
+    contents: Mapping[int, StoredRow],
     said: Mapping[int, Annotation],
     classes: Classes,
     task: Task,
@@ -162,14 +160,14 @@ def judged_frame(
         [
             {
                 "Open": "▶" if row.row_index == current else "",
-                "Id": visible(contents[row.row_index]["row_id"]),
+                "Id": visible(contents[row.row_index].row_id),
                 "Label": _name(row.truth, classes.names),
                 "Verdict": _name(row.verdict, classes.names, "no score"),
                 "Score": row.risk,
                 "Regret": row.regret,
-                "Rules": visible(", ".join(contents[row.row_index]["rules"] or ())),
+                "Rules": visible(", ".join(contents[row.row_index].rules or ())),
                 "Review": _review(said.get(row.row_index), task),
-                "Text": shown_text(contents[row.row_index]["text"]),
+                "Text": shown_text(contents[row.row_index].text),
             }
             for row in rows
         ],
@@ -230,7 +228,7 @@ def verdict_text(row: JudgedRow, classes: Classes, threshold: float) -> str:
     return f"{head} The label says {classes.names[row.truth]}; regret {row.regret:.3f}."
 
 
-def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
+def timing_frame(row: StoredRow) -> pd.DataFrame:
     """Return what each part of a row's scan took."""
     names = {
         "normalise_ms": "Undo disguises",
@@ -241,17 +239,17 @@ def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
     }
     return pd.DataFrame(
         [
-            {"Part": title, "Time": milliseconds(result[name])}
+            {"Part": title, "Time": milliseconds(getattr(row, name))}
             for name, title in names.items()
-            if result[name] is not None
+            if getattr(row, name) is not None
         ],
         columns=["Part", "Time"],
     )
 
 
 def neighbour_frame(
-    same: Sequence[Mapping[str, Any]],
-    near: Sequence[tuple[Neighbour, Mapping[str, Any]]],
+    same: Sequence[StoredRow],
+    near: Sequence[tuple[Neighbour, StoredRow]],
     label: int | None,
     task: Task,
 ) -> pd.DataFrame:
@@ -263,8 +261,8 @@ def neighbour_frame(
         label: Class index of the row itself.
         task: Names the labels.
     """
-    copies = {row["row_index"] for row in same}
-    found = [(Neighbour(row["row_index"], 1.0, row["label"]), row, "same text") for row in same]
+    copies = {row.row_index for row in same}
+    found = [(Neighbour(row.row_index, 1.0, row.label), row, "same text") for row in same]
     found += [
         (one, row, "nearly the same" if one.is_near_duplicate else "alike")
         for one, row in near
@@ -273,12 +271,12 @@ def neighbour_frame(
     return pd.DataFrame(
         [
             {
-                "Id": visible(row["row_id"]),
+                "Id": visible(row.row_id),
                 "Similarity": one.similarity,
                 "Is": kind,
                 "Label": _name(one.label, LABELS[task]),
                 "Conflict": "other label" if one.conflicts_with(label) else "",
-                "Text": shown_text(row["text"]),
+                "Text": shown_text(row.text),
             }
             for one, row, kind in found
         ],
@@ -303,7 +301,7 @@ def history_frame(history: Sequence[Annotation], task: Task) -> pd.DataFrame:
 
 def suspect_frame(
     suspects: Sequence[Suspect],
-    contents: Mapping[int, Mapping[str, Any]],
+    contents: Mapping[int, StoredRow],
     said: Mapping[int, Annotation],
     task: Task,
 ) -> pd.DataFrame:
@@ -312,7 +310,7 @@ def suspect_frame(
     rows = []
     for suspect in suspects:
         row = {
-            "Id": visible(contents[suspect.row_index]["row_id"]),
+            "Id": visible(contents[suspect.row_index].row_id),
             "Label": names[suspect.label],
             "Suggested": names[suspect.suggested],
             "Suspicion": suspect.score,
@@ -327,7 +325,7 @@ def suspect_frame(
             else "none alike"
         )
         row["Review"] = _review(said.get(suspect.row_index), task)
-        row["Text"] = shown_text(contents[suspect.row_index]["text"])
+        row["Text"] = shown_text(contents[suspect.row_index].text)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -380,15 +378,15 @@ def lineage_frame(line: Sequence[DatasetInfo]) -> pd.DataFrame:
 # --- text and chart -------------------------------------------------------------------------
 
 
-def marked(text: str, spans: str | None) -> str:
+def marked(text: str, row: StoredRow) -> str:
     """Return a text with its matched spans between marks; spans that touch are joined.
 
     Args:
         text: As it was scanned.
-        spans: The stored spans, JSON.
+        row: Whose spans are marked.
     """
     merged: list[list[int]] = []
-    for start, end in sorted((span["start"], span["end"]) for span in json.loads(spans or "[]")):
+    for start, end in sorted((span["start"], span["end"]) for span in row.matches):
         if merged and start <= merged[-1][1]:
             merged[-1][1] = max(merged[-1][1], end)
         else:
