@@ -9,15 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Container
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import streamlit as st
 
-from dashboard.datasets.files import label_values
 from shield_engine.config import Bands
-from shield_engine.datasets import Sniffed, sniff
+from shield_engine.datasets import Sniffed, label_values, sniff
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import (
@@ -44,6 +44,7 @@ __all__ = [
     "OVERVIEW_RUN",
     "WATCHED_RUN",
     "Resources",
+    "RunKey",
     "aligned",
     "balanced",
     "common_rows",
@@ -52,7 +53,6 @@ __all__ = [
     "import_bundles",
     "keep",
     "kept",
-    "lab_scores",
     "label_counts",
     "mode_evaluation",
     "model_place",
@@ -154,22 +154,39 @@ def operating_points(run: RunInfo) -> dict[str, float]:
     return dict(entry.operating_points) if entry.sha256 == run.model_sha256 else {}
 
 
-@st.cache_data(max_entries=8, show_spinner="Reading scores")
-def scores(run_id: str, rows_done: int) -> Scores:
-    """Return a run's stored scores; `rows_done` is part of the cache's key."""
-    return resources().store.runs.scores(run_id)
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Which stored rows of a run a cached figure was computed from.
+
+    A run that grew, whose errors were retried or that ended anew has another key.
+    """
+
+    run_id: str
+    rows_done: int
+    errors: int
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, run: RunInfo) -> RunKey:
+        """Return the key of a run as it is stored now."""
+        return cls(run.run_id, run.rows_done, run.errors, run.finished_at)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading scores")
+def scores(key: RunKey) -> Scores:
+    """Return a run's stored scores, shared by all sessions: never change them."""
+    return resources().store.runs.scores(key.run_id)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading scores")
 def aligned(
-    candidates: tuple[Candidate, ...], done: tuple[tuple[int, int], ...], intersect: bool
+    candidates: tuple[Candidate, ...], keys: tuple[RunKey, ...], intersect: bool
 ) -> Aligned:
     """Return candidates as views of the same rows; see `align`. Shared: never change it.
 
     Args:
         candidates: What is compared.
-        done: (rows done, errors) of each candidate's run, part of the cache's key: a run that grew,
-            or whose errors were retried, has other scores.
+        keys: Each candidate's run, part of the cache's key.
         intersect: Keep the common rows where rows differ.
     """
     return align(resources().store, candidates, intersect=intersect)
@@ -178,24 +195,24 @@ def aligned(
 @st.cache_data(max_entries=16, show_spinner="Computing differences and intervals")
 def comparison_of(
     candidates: tuple[Candidate, ...],
-    done: tuple[tuple[int, int], ...],
+    keys: tuple[RunKey, ...],
     intersect: bool,
     baseline: int,
 ) -> Comparison:
     """Return candidates compared with the one at `baseline`; see `aligned` and `compare`."""
-    return compare(aligned(candidates, done, intersect), baseline)
+    return compare(aligned(candidates, keys, intersect), baseline)
 
 
 @st.cache_data(max_entries=32, show_spinner="Computing slices")
 def sliced(
     candidates: tuple[Candidate, ...],
-    done: tuple[tuple[int, int], ...],
+    keys: tuple[RunKey, ...],
     intersect: bool,
     winner: int,
     name: str | None,
 ) -> SliceTable:
     """Return candidates by slice column `name`, or by length band if it is `None`."""
-    found, store = aligned(candidates, done, intersect), resources().store
+    found, store = aligned(candidates, keys, intersect), resources().store
     if name is None:
         beyond = store.runs.beyond_window(candidates[0].run_id)
         is_beyond = np.isin(found.row_index, beyond)
@@ -205,59 +222,46 @@ def sliced(
     return compare_slices(found, name, values, winner)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading scores")
-def lab_scores(run_id: str, done: tuple[int, int]) -> Scores:
-    """Return a run's stored scores, shared by all sessions: never change them.
-
-    Args:
-        run_id: Which run.
-        done: (rows done, errors), part of the cache's key.
-    """
-    return resources().store.runs.scores(run_id)
-
-
 @st.cache_resource(max_entries=4, show_spinner="Sorting scores")
-def threshold_lab(run_id: str, done: tuple[int, int], mode: Mode, bands: Bands) -> Lab:
+def threshold_lab(key: RunKey, mode: Mode, bands: Bands) -> Lab:
     """Return a two-class mode of a run, ready for any threshold; shared: never change it."""
     store = resources().store
-    found = lab_scores(run_id, done)
+    found = scores(key)
     view = mode_view(found, mode, None, bands)
-    groups = row_groups(store, store.runs.find(run_id).dataset_id, found)
-    return lab_of(view, store.runs.units(run_id), groups)
+    groups = row_groups(store, store.runs.find(key.run_id).dataset_id, found)
+    return lab_of(view, store.runs.units(key.run_id), groups)
 
 
 @st.cache_data(max_entries=64, show_spinner="Splitting rows")
-def split_of(
-    run_id: str, done: tuple[int, int], mode: Mode, bands: Bands, rule: Rule, seed: int
-) -> SplitReport:
+def split_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule, seed: int) -> SplitReport:
     """Return a rule chosen on half of a run's rows and reported on the other half."""
-    lab = threshold_lab(run_id, done, mode, bands)
+    lab = threshold_lab(key, mode, bands)
     return choose_and_report(lab.labels, lab.risk, lab.units, rule, groups=lab.groups, seed=seed)
 
 
 @st.cache_data(max_entries=64, show_spinner="Resampling the choice")
-def optimism_of(
-    run_id: str, done: tuple[int, int], mode: Mode, bands: Bands, rule: Rule
-) -> Optimism:
+def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
     """Return how much a rule flatters on a run's rows."""
-    return optimism(threshold_lab(run_id, done, mode, bands).column, rule)
+    return optimism(threshold_lab(key, mode, bands).column, rule)
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
-def mode_evaluation(
-    run_id: str, done: tuple[int, int], mode: Mode, threshold: float, bands: Bands
-) -> ModeEvaluation:
+def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> ModeEvaluation:
     """Return one mode's figures of a run, as `shield eval --policy` prints them."""
     found = evaluate_run(
-        resources().store, run_id, modes=[mode], thresholds={mode.value: threshold}, bands=bands
+        resources().store,
+        key.run_id,
+        modes=[mode],
+        thresholds={mode.value: threshold},
+        bands=bands,
     )
     return found[mode]
 
 
 @st.cache_data(max_entries=16, show_spinner="Counting common rows")
-def common_rows(run_ids: tuple[str, ...], rows_done: tuple[int, ...]) -> RowOverlap:
-    """Return how the rows of some runs meet; `rows_done` is part of the cache's key."""
-    return overlap(resources().store, run_ids)
+def common_rows(keys: tuple[RunKey, ...]) -> RowOverlap:
+    """Return how the rows of some runs meet."""
+    return overlap(resources().store, [key.run_id for key in keys])
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the file")

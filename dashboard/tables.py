@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from dashboard.widgets import clock, duration, megabytes, percent, visible
+from dashboard.widgets import clock, duration, megabytes, visible
 from shield_engine.config import CacheConfig
 from shield_engine.datasets import Sniffed
+from shield_engine.metrics.figures import percent
 from shield_engine.ml import LoadedInfo, ModelEntry
 from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.types import LABELS, Task, Variant

@@ -18,7 +18,6 @@ import streamlit as st
 from dashboard.state import resources
 from shield_engine.errors import ShieldError, StoreBusyError
 from shield_engine.hostile_text import neutralised_text, visible
-from shield_engine.metrics.figures import Figure
 from shield_engine.store import RunStatus
 from shield_engine.types import Mode
 
@@ -37,12 +36,10 @@ __all__ = [
     "duration",
     "empty_state",
     "errors_shown",
-    "figure_text",
     "megabytes",
     "milliseconds",
     "page_title",
     "paged",
-    "percent",
     "plain",
     "progress_text",
     "show_error",
@@ -89,8 +86,6 @@ STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
     "failed": (":material/error:", "red"),
 }
 """Icon and colour of each state of a run; the state's name is always written beside them."""
-
-_NOT_RATES = frozenset({"mcc", "brier", "ece"})
 
 
 # --- texts of others ------------------------------------------------------------------------
@@ -140,26 +135,6 @@ def errors_shown(title: str = "That did not work") -> Iterator[None]:
 
 
 # --- numbers as text ------------------------------------------------------------------------
-
-
-def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """Return a share as "93.1%", with its interval as "93.1% (90.2-95.3)"."""
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.1%}"
-    return f"{value:.1%} ({low * 100:.1f}-{high * 100:.1f})"
-
-
-def figure_text(name: str, figure: Figure) -> str:
-    """Return a metric's figure with its interval, as percent unless it is none."""
-    if name not in _NOT_RATES:
-        return percent(figure.value, figure.low, figure.high)
-    if figure.value is None:
-        return "-"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def milliseconds(value: float | None) -> str:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shield_engine.anonymizer import Anonymize, Deanonymize
     from shield_engine.config import AllowList, Bands, CacheConfig, MLConfig, ScannerConfig
     from shield_engine.engine import Shield
     from shield_engine.errors import ShieldError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllowList",
+    "Anonymize",
     "Bands",
     "CacheConfig",
+    "Deanonymize",
     "Entity",
     "MLConfig",
     "Mode",
@@ -45,6 +48,7 @@ __all__ = [
 
 _MODULES = MappingProxyType(
     {
+        "anonymizer": ("Anonymize", "Deanonymize"),
         "config": ("AllowList", "Bands", "CacheConfig", "MLConfig", "ScannerConfig"),
         "engine": ("Shield",),
         "errors": ("ShieldError",),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from shield_engine.anonymizer import Anonymize, Deanonymize
 from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
@@ -28,7 +29,7 @@ from shield_engine.ml import (
     ModelRegistry,
 )
 from shield_engine.ml.loader import LoadedInfo
-from shield_engine.pipeline import ScannerPipeline
+from shield_engine.pipeline import ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, MLPart, PartsScanner, RawScores, ScannerStats
 from shield_engine.settings import Settings, bundled
@@ -204,12 +205,20 @@ class Shield:
         *,
         output_tasks: Sequence[Task] = (),
         short_circuit: bool = False,
+        anonymize: bool = False,
     ) -> ScannerPipeline:
-        """Return a pipeline of the named scanners, under one config or each task's policy."""
+        """Return a pipeline of the named scanners, under one config or each task's policy.
+
+        With `anonymize` it serves one conversation: personal data and keys are hidden before a
+        prompt is scanned, and put back once an answer was.
+        """
+        vault = Vault()
+        first, last = ([Anonymize(vault)], [Deanonymize(vault)]) if anonymize else ([], [])
         return ScannerPipeline(
-            [self.scanner(task, config) for task in tasks],
-            [self.scanner(task, config) for task in output_tasks],
+            [*first, *(self.scanner(task, config) for task in tasks)],
+            [*(self.scanner(task, config) for task in output_tasks), *last],
             short_circuit=short_circuit,
+            vault=vault,
             threads=self.settings.workers,
         )
 

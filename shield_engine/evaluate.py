@@ -13,6 +13,7 @@ from shield_engine.config import Bands, check_task
 from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
+    dataset_name,
     import_rows,
     parse_label_map,
     sniff,
@@ -207,7 +208,7 @@ def evaluate_file(
         raise DatasetError(
             f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
         )
-    dataset = store_rows(store, _name(item.file), item.task, item.file, imported)
+    dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
     run_spec = RunSpec(
         parts=parts,
         variant=spec.variant,
@@ -328,13 +329,6 @@ def _plain(record: Any) -> dict[str, Any]:
     return {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
     }
-
-
-def _name(path: Path) -> str:
-    name = path.name
-    for suffix in (".gz", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
-        name = name.removesuffix(suffix)
-    return name
 
 
 def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +27,8 @@ class Vault:
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
+        self._placeholders: dict[tuple[str, str], str] = {}
+        self._numbers: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     def set(self, key: str, value: Any) -> None:
@@ -40,6 +43,24 @@ class Vault:
             raise ConfigError(f"vault value of {key!r} is not JSON: {error}") from error
         with self._lock:
             self._values[key] = encoded
+
+    def hide(self, kind: str, value: str, taken: Container[str] = ()) -> str:
+        """Return the placeholder of `value`, `[KIND_n]`, and store the value under it if it is new.
+
+        Args:
+            kind: What the value is, such as `email`.
+            value: What is hidden; the same value has the same placeholder.
+            taken: Placeholders that a new value must not get.
+        """
+        with self._lock:
+            key = self._placeholders.get((kind, value), "")
+            if self.get(key) != value:
+                while not key or key in taken or key in self._values:
+                    self._numbers[kind] += 1
+                    key = f"[{kind.upper()}_{self._numbers[kind]}]"
+                self._placeholders[kind, value] = key
+                self.set(key, value)
+            return key
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a copy of the value under `key`, or `default`."""
@@ -66,6 +87,7 @@ class Vault:
         """Drop everything."""
         with self._lock:
             self._values.clear()
+            self._placeholders.clear()  # numbers go on: an old placeholder gets no new value
 
     def __contains__(self, key: str) -> bool:
         return self.contains(key)

@@ -16,6 +16,7 @@ from dashboard.compare.tables import Option
 from dashboard.rows import result_facts, rows_table, spans_frame
 from dashboard.run_choice import choose_run
 from dashboard.state import (
+    RunKey,
     aligned,
     balanced,
     common_rows,
@@ -33,7 +34,6 @@ from dashboard.widgets import (
     empty_state,
     page_title,
     paged,
-    percent,
     plain,
     show_text,
     visible,
@@ -43,7 +43,7 @@ from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Lattice, lattice
-from shield_engine.metrics.figures import METRIC_HELP
+from shield_engine.metrics.figures import METRIC_HELP, percent
 from shield_engine.store import RunInfo, RunStatus, StoredRow
 from shield_engine.store.library import policies
 from shield_engine.store.rows import stored_rows
@@ -62,12 +62,12 @@ class Choice:
     """What the user compares: options in order, the baseline's place, and on which rows.
 
     Attributes:
-        done: (rows done, errors) of each option's run.
+        keys: Each option's run, for the caches.
     """
 
     options: tuple[Option, ...]
     baseline: int
-    done: tuple[tuple[int, int], ...]
+    keys: tuple[RunKey, ...]
     is_intersected: bool
 
     @property
@@ -132,11 +132,11 @@ def choose_candidates(run: RunInfo) -> Choice | None:
     is_intersected = choose_rows([option.candidate.run_id for option in picked])
     if is_intersected is None:
         return None
-    done = {found.run_id: (found.rows_done, found.errors) for found in resources().store.runs.all()}
+    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs.all()}
     return Choice(
         picked,
         names.index(baseline),
-        tuple(done[option.candidate.run_id] for option in picked),
+        tuple(keys[option.candidate.run_id] for option in picked),
         is_intersected,
     )
 
@@ -165,8 +165,8 @@ def choose_rows(run_ids: Sequence[str]) -> bool | None:
     wanted = tuple(dict.fromkeys(run_ids))
     if len(wanted) < 2:
         return False
-    done = {found.run_id: found.rows_done for found in resources().store.runs.all()}
-    found = common_rows(wanted, tuple(done[run_id] for run_id in wanted))
+    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs.all()}
+    found = common_rows(tuple(keys[run_id] for run_id in wanted))
     if found.is_same:
         return False
     counted = ", ".join(
@@ -354,7 +354,7 @@ def show_slices(found: Comparison, views: Aligned, choice: Choice) -> None:
             "Figure", metrics, format_func=METRIC_TITLES.__getitem__, key="slice_metric"
         )
     name = None if column == columns[0] else column
-    table = sliced(choice.candidates, choice.done, choice.is_intersected, found.winner, name)
+    table = sliced(choice.candidates, choice.keys, choice.is_intersected, found.winner, name)
     st.info(plain(comparison.slice_note(table)), icon=":material/segment:")
     charted(
         "Where does the winner lose?",
@@ -371,7 +371,7 @@ def show_agreement(run: RunInfo) -> None:
     if len(available_modes(run)) < len(Mode):
         st.caption("This run scored one part only; score both to see where they disagree.")
         return
-    stored, limits = scores(run.run_id, run.rows_done), dict(balanced(run))
+    stored, limits = scores(RunKey.of(run)), dict(balanced(run))
     found = lattice(
         *(
             mode_view(stored, mode, limits.get(mode.value))
@@ -522,7 +522,7 @@ def show_load(found: Comparison) -> None:
 
 def show_cache(run: RunInfo) -> None:
     """Show the hit rate beside the duplicates."""
-    stored = scores(run.run_id, run.rows_done)
+    stored = scores(RunKey.of(run))
     dataset = resources().store.datasets.find(run.dataset_id)
     duplicates = dataset.details.get("profile", {}).get("duplicates")
     st.subheader("What does the cache save?", anchor=False)
@@ -545,9 +545,9 @@ def show_comparison(run: RunInfo) -> None:
     choice = choose_candidates(run)
     if choice is None:
         return
-    found = comparison_of(choice.candidates, choice.done, choice.is_intersected, choice.baseline)
+    found = comparison_of(choice.candidates, choice.keys, choice.is_intersected, choice.baseline)
     show_verdict(found, run)
-    views = aligned(choice.candidates, choice.done, choice.is_intersected)
+    views = aligned(choice.candidates, choice.keys, choice.is_intersected)
     keep("compare_view", kept("compare_view", FIGURES))
     # Only the part on show is computed; hidden tabs would run too.
     part = st.segmented_control(

@@ -8,13 +8,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard.datasets.files import (
-    MAX_LABEL_VALUES,
-    allowed_file,
-    dataset_name,
-    holds_messages,
-    unmapped,
-)
+from dashboard.datasets.files import allowed_file, holds_messages, unmapped
 from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
 from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
 from dashboard.widgets import (
@@ -29,8 +23,10 @@ from dashboard.widgets import (
     visible,
 )
 from shield_engine.datasets import (
+    MAX_LABEL_VALUES,
     ColumnMapping,
     Sniffed,
+    dataset_name,
     default_label_map,
     import_rows,
 )

@@ -12,7 +12,7 @@ from dashboard.errors import queries as reviewing
 from dashboard.errors import tables as review
 from dashboard.rows import result_facts, spans_frame
 from dashboard.run_choice import choose_run
-from dashboard.state import balanced, drop_stale, keep, resources
+from dashboard.state import RunKey, balanced, drop_stale, keep, resources
 from dashboard.widgets import (
     charted,
     download_table,
@@ -124,7 +124,7 @@ def choose_judgement(run: RunInfo, info: DatasetInfo) -> Shown:
     judgement = Judgement(
         run.run_id, chosen.mode, chosen.threshold, chosen.bands, bool(is_corrected and said)
     )
-    classes = reviewing.classes_of(judgement, run.rows_done, said)
+    classes = reviewing.classes_of(judgement, RunKey.of(run), said)
     if classes.is_binary:
         threshold = middle.number_input(
             "Threshold",
@@ -145,7 +145,7 @@ def choose_judgement(run: RunInfo, info: DatasetInfo) -> Shown:
 
 def choose_rows(shown: Shown) -> RowFilter:
     """Let the user narrow the rows; conditions combine."""
-    choices = reviewing.choices(shown.run.run_id, shown.run.rows_done)
+    choices = reviewing.choices(RunKey.of(shown.run))
     key = f"{shown.run.run_id}:{shown.judgement.mode.value}"
     tags = tag_counts(resources().store, shown.info.dataset_id)
     with st.expander("Filters", icon=":material/filter_alt:"):
@@ -308,8 +308,9 @@ def show_rows(shown: Shown) -> None:
     if wanted.isdecimal() and st.session_state.get("errors_row_url") != link:
         st.session_state["errors_pinned"] = int(wanted)
     rows = choose_rows(shown)
-    done, said = shown.run.rows_done, shown.said
-    counts = reviewing.counts(shown.judgement, replace(rows, kind=RowKind.ALL), done, said)
+    counts = reviewing.counts(
+        shown.judgement, replace(rows, kind=RowKind.ALL), RunKey.of(shown.run), shown.said
+    )
     if not shown.info.labelled:
         st.info(
             "This dataset has no labels, so there are no errors to show: read the rows near the "
@@ -348,7 +349,7 @@ def show_list(shown: Shown, rows: RowFilter, total: int) -> int:
     st.session_state["errors_at"] = at
     first = (at - 1) // PAGE_ROWS * PAGE_ROWS
     found = reviewing.page_of(
-        shown.judgement, rows, first, PAGE_ROWS, shown.run.rows_done, shown.said
+        shown.judgement, rows, first, PAGE_ROWS, RunKey.of(shown.run), shown.said
     )
     indexes = [row.row_index for row in found]
     current = indexes[min(at - 1 - first, len(indexes) - 1)]
@@ -686,7 +687,7 @@ def show_suspects(shown: Shown) -> None:
         "against what they usually say of a class, are surer of another class than of the label. "
         "Neighbours with the other label raise a row.",
     )
-    found = reviewing.suspects(shown.run.run_id, shown.run.rows_done, shown.info.purged)
+    found = reviewing.suspects(RunKey.of(shown.run), shown.info.purged)
     if not found:
         st.info(
             "No label is contradicted with confidence. Labels of two classes and scores are needed.",
@@ -758,7 +759,7 @@ def show_wording(shown: Shown) -> None:
         label_visibility="collapsed",
     )
     found = reviewing.contrasts(
-        shown.judgement, label or 0, RowFilter(), shown.run.rows_done, shown.said
+        shown.judgement, label or 0, RowFilter(), RunKey.of(shown.run), shown.said
     )
     if not found.errors or not found.others:
         st.info(
@@ -870,7 +871,7 @@ def show_hard_cases(shown: Shown) -> None:
         return
     if not st.toggle("Collect them", key="errors_collect", value=info.rows <= MOST_AUTOMATIC):
         return
-    cases = reviewing.hard_cases_of(shown.judgement, float(near), shown.run.rows_done, shown.said)
+    cases = reviewing.hard_cases_of(shown.judgement, float(near), RunKey.of(shown.run), shown.said)
     counted = ", ".join(f"{count:,} {name}" for name, count in cases.class_counts.items())
     st.markdown(f"{len(cases.rows):,} rows{f': {counted}' if counted else ''}.")
     left_out = [

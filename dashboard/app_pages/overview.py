@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.state import OVERVIEW_RUN, balanced, resources, sample_path, scores
+from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
 from dashboard.tables import TASK_TITLES, runs_frame
 from dashboard.widgets import (
     MODE_TITLES,
     errors_shown,
     page_title,
-    percent,
     plain,
     status_chip,
     watch_run,
@@ -18,6 +17,7 @@ from dashboard.widgets import (
 from shield_engine.datasets import import_rows
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.evaluate import store_rows
+from shield_engine.metrics.figures import percent
 from shield_engine.runs.execution import RunSpec, start
 from shield_engine.statistics.intervals import wilson
 from shield_engine.store import RunInfo, RunStatus
@@ -44,7 +44,7 @@ def key_figure(run: RunInfo) -> tuple[str, str]:
 
     Bootstrapped figures stay on Compare: over 100,000 rows they take seconds, these milliseconds.
     """
-    stored, thresholds = scores(run.run_id, run.rows_done), dict(balanced(run))
+    stored, thresholds = scores(RunKey.of(run)), dict(balanced(run))
     views = {
         mode: mode_view(stored, mode, thresholds.get(mode.value)) for mode in available_modes(run)
     }

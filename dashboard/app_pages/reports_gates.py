@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from dashboard.gates import tables as gate_view
-from dashboard.state import balanced, drop_stale, keep, kept, resources
+from dashboard.state import RunKey, balanced, drop_stale, keep, kept, resources
 from dashboard.tables import TASK_TITLES, run_title
 from dashboard.widgets import (
     MODE_TITLES,
@@ -227,7 +227,7 @@ def edit_gate(run: RunInfo) -> Gate | None:
 def outcome_of(
     gate: Gate, candidate: Candidate, baseline: Candidate | None, state: tuple[Any, ...]
 ) -> GateOutcome:
-    """Judge a gate; `state` (rows of each run, saved policies) is part of the cache's key."""
+    """Judge a gate; `state` (key of each run, saved policies) is part of the cache's key."""
     return judge(resources().store, gate, candidate, thresholds_of=thresholds_of, baseline=baseline)
 
 
@@ -361,7 +361,7 @@ def show_page(found: dict[str, RunInfo]) -> None:
     if gate is not None:
         st.subheader("Does it hold?", anchor=False)
         state = (
-            *((one.run_id, one.rows_done, one.errors) for one in found.values()),
+            *(RunKey.of(run) for run in found.values()),
             *(one.title for one in policies(resources().store)),
         )
         try:

@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import streamlit as st
 
-from dashboard.state import drop_stale, resources, scores
+from dashboard.state import RunKey, drop_stale, resources, scores
 from dashboard.tables import run_title, runs_frame
 from dashboard.widgets import (
     empty_state,
@@ -89,7 +89,7 @@ def show_actions(run: RunInfo, is_active: bool) -> None:
 
 def show_errors(run: RunInfo) -> None:
     """List the rows that no score could be had for, with the reason."""
-    stored = scores(run.run_id, run.rows_done)
+    stored = scores(RunKey.of(run))
     indexes = stored.row_index[stored.has_error].tolist()
     st.subheader(f"Rows with errors ({len(indexes):,})", anchor=False)
     offset = paged(len(indexes), key="error_page", size=PAGE_ROWS)

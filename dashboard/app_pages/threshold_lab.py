@@ -10,15 +10,16 @@ import streamlit as st
 from dashboard.rows import rows_table
 from dashboard.run_choice import choose_run
 from dashboard.state import (
+    RunKey,
     balanced,
     drop_stale,
     keep,
     kept,
-    lab_scores,
     mode_evaluation,
     operating_points,
     optimism_of,
     resources,
+    scores,
     split_of,
     threshold_lab,
 )
@@ -43,9 +44,7 @@ from dashboard.widgets import (
     charted,
     empty_state,
     errors_shown,
-    figure_text,
     page_title,
-    percent,
     plain,
     watch_run,
 )
@@ -57,6 +56,7 @@ from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.splits import slice_choices
 from shield_engine.decide.thresholds import Rule, rates_at
 from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.metrics.figures import figure_text, percent
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.store.library import delete_policy, policies, save_policy
@@ -388,7 +388,7 @@ def show_curves(lab: Lab, threshold: float, mode: Mode) -> None:
     )
 
 
-def show_new_rows(run: RunInfo, mode: Mode, rule: Rule | None, done: tuple[int, int]) -> None:
+def show_new_rows(run: RunInfo, mode: Mode, rule: Rule | None) -> None:
     """Choose on one half of the rows, report on the other, and estimate the optimism."""
     if rule is None:
         st.caption("Choose by a limit, by cost or by a metric to see how far that would hold.")
@@ -398,15 +398,15 @@ def show_new_rows(run: RunInfo, mode: Mode, rule: Rule | None, done: tuple[int, 
         st.number_input("Seed of the split", 0, 10_000, step=1, key="lab_seed", width=200,
                         help="Another seed deals the rows out differently.")
     )  # fmt: skip
-    bands = bands_of(run)
-    report = split_of(run.run_id, done, mode, bands, rule, seed)
+    key, bands = RunKey.of(run), bands_of(run)
+    report = split_of(key, mode, bands, rule, seed)
     st.markdown("**Chosen on one half, reported on the other**")
     st.markdown(plain(split_text(report, rule)))
     if report.choice.threshold is not None and report.reporting.n:
         figures = rates_at(report.reporting, report.choice.threshold, resamples=RESAMPLES)
         st.dataframe(rates_frame(figures), hide_index=True, key="lab_reported")
     st.markdown("**How much does choosing on all rows flatter?**")
-    st.markdown(plain(optimism_text(optimism_of(run.run_id, done, mode, bands, rule), rule)))
+    st.markdown(plain(optimism_text(optimism_of(key, mode, bands, rule), rule)))
     st.caption(
         "Split: seeded, by whole groups or equal texts. Optimism: bootstrap (Efron 1983). "
         "Save the threshold chosen on all rows, and quote the reported figures."
@@ -446,14 +446,12 @@ def prevalence_input_beside() -> float:
     return value / 100
 
 
-def show_bands(
-    run: RunInfo, lab: Lab, threshold: float, rule: Rule | None, done: tuple[int, int]
-) -> None:
+def show_bands(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> None:
     """Sweep the bands at which hybrid stops asking the model."""
     if set(run.parts) != {"heuristic", "ml"} or not lab.column.n:
         st.caption("Bands need a labelled run that scored both parts.")
         return
-    stored = lab_scores(run.run_id, done)
+    stored = scores(RunKey.of(run))
     assert stored.heuristic is not None  # noqa: S101 - the run scored both parts
     keep("lab_safe_band", SAFE_BAND)
     safe = st.slider(
@@ -521,8 +519,8 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
     drop_stale("lab_slice", names)
     keep("lab_slice", names[0])
     name = st.selectbox("Slice column", names, key="lab_slice", format_func=plain)
-    values = store.datasets.slices(run.dataset_id, name)[lab_scores(
-        run.run_id, (run.rows_done, run.errors)).row_index][lab.rows]  # fmt: skip
+    rows = scores(RunKey.of(run)).row_index[lab.rows]
+    values = store.datasets.slices(run.dataset_id, name)[rows]
     found = slice_choices(
         lab.labels, lab.risk, values, lab.units, rule, threshold, groups=lab.groups
     )
@@ -546,9 +544,9 @@ def slice_names(run: RunInfo) -> list[str]:
     return list(resources().store.datasets.find(run.dataset_id).slice_columns)
 
 
-def show_nearest(run: RunInfo, lab: Lab, threshold: float, done: tuple[int, int]) -> None:
+def show_nearest(run: RunInfo, lab: Lab, threshold: float) -> None:
     """Show the rows whose verdict the smallest change would turn."""
-    stored = lab_scores(run.run_id, done)
+    stored = scores(RunKey.of(run))
     below, above = nearest_rows(lab.view, threshold)
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
@@ -567,8 +565,7 @@ def show_nearest(run: RunInfo, lab: Lab, threshold: float, done: tuple[int, int]
 def threshold_part(run: RunInfo, mode: Mode) -> None:
     """Everything that follows the threshold; a drag reruns this and nothing else."""
     with errors_shown():
-        done = (run.rows_done, run.errors)
-        lab = threshold_lab(run.run_id, done, mode, bands_of(run))
+        lab = threshold_lab(RunKey.of(run), mode, bands_of(run))
         if not lab.column.n:
             st.info(
                 "This run has no labels: you see what a threshold flags, not whether it is right.",
@@ -587,17 +584,17 @@ def threshold_part(run: RunInfo, mode: Mode) -> None:
             if part == CURVES:
                 show_curves(lab, threshold, mode)
             elif part == NEW_ROWS:
-                show_new_rows(run, mode, rule, done)
+                show_new_rows(run, mode, rule)
             elif part == TRAFFIC:
                 show_traffic(lab, threshold)
             elif part == BANDS:
-                show_bands(run, lab, threshold, rule, done)
+                show_bands(run, lab, threshold, rule)
             elif part == SLICES:
                 show_slices(run, lab, threshold, rule)
             else:
-                show_nearest(run, lab, threshold, done)
+                show_nearest(run, lab, threshold)
         else:
-            show_nearest(run, lab, threshold, done)
+            show_nearest(run, lab, threshold)
         save_part(run, lab, mode, threshold)
         with st.container(horizontal=True):
             link = {"run": run.run_id}
@@ -613,7 +610,7 @@ def threshold_part(run: RunInfo, mode: Mode) -> None:
 
 def save_part(run: RunInfo, lab: Lab, mode: Mode, threshold: float) -> None:
     """Save what is in force as a policy with its evidence."""
-    key, done, bands = threshold_key(run, mode), (run.rows_done, run.errors), bands_of(run)
+    key, run_key, bands = threshold_key(run, mode), RunKey.of(run), bands_of(run)
     st.subheader("Save it as a policy", anchor=False)
     keep(f"lab_exact_{run.run_id}", run.rows_done <= QUICK_ROWS)
     if st.toggle(
@@ -622,7 +619,7 @@ def save_part(run: RunInfo, lab: Lab, mode: Mode, threshold: float) -> None:
         help="They are the ones that the policy keeps. Resampling many rows takes a second at each "
         "new threshold, so this is off for large runs.",
     ):
-        show_exact(mode_evaluation(run.run_id, done, mode, threshold, bands))
+        show_exact(mode_evaluation(run_key, mode, threshold, bands))
     how, rule = kept(f"{key}_how", "by hand"), kept(f"{key}_rule")
     if kept(key, threshold) != threshold:
         how, rule = "by hand", None
@@ -631,7 +628,7 @@ def save_part(run: RunInfo, lab: Lab, mode: Mode, threshold: float) -> None:
         name = left.text_input("Name", placeholder="front-door", max_chars=80)
         note = right.text_input("Note", placeholder="why this one", max_chars=400)
         if st.form_submit_button("Save policy", type="primary", icon=":material/save:"):
-            figures = mode_evaluation(run.run_id, done, mode, threshold, bands)
+            figures = mode_evaluation(run_key, mode, threshold, bands)
             extra = evidence_of(run, lab, mode, threshold, rule)
             save(run, mode, threshold, bands, figures, name, note, how, extra=extra)
 
@@ -653,9 +650,9 @@ def evidence_of(
     }  # fmt: skip
     if rule is None:
         return evidence
-    done, bands, seed = (run.rows_done, run.errors), bands_of(run), int(kept("lab_seed", 7))
-    report = split_of(run.run_id, done, mode, bands, rule, seed)
-    found = optimism_of(run.run_id, done, mode, bands, rule)
+    key, bands, seed = RunKey.of(run), bands_of(run), int(kept("lab_seed", 7))
+    report = split_of(key, mode, bands, rule, seed)
+    found = optimism_of(key, mode, bands, rule)
     return evidence | choice_evidence(report, found, seed)
 
 
@@ -704,8 +701,8 @@ def save(
 
 def sentiment_part(run: RunInfo, mode: Mode) -> None:
     """Sentiment goes by its most probable label: choose which labels pass."""
-    done = (run.rows_done, run.errors)
-    stored = lab_scores(run.run_id, done)
+    key = RunKey.of(run)
+    stored = scores(key)
     names = LABELS[Task.SENTIMENT]
     keep("lab_allowed", ["neutral", "positive"])
     allowed = st.multiselect("Labels that pass", names, key="lab_allowed")
@@ -721,7 +718,7 @@ def sentiment_part(run: RunInfo, mode: Mode) -> None:
         st.dataframe(rates_frame(figures), hide_index=True, key="lab_label_rates")
     else:
         st.info("This run has no labels.", icon=":material/label_off:")
-    evaluation = mode_evaluation(run.run_id, done, mode, 0.5, bands)
+    evaluation = mode_evaluation(key, mode, 0.5, bands)
     st.subheader("Save it as a policy", anchor=False)
     with st.form("lab_save", clear_on_submit=True):
         left, right = st.columns(2)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.widgets import METRIC_TITLES, MODE_TITLES, figure_text, milliseconds, percent
+from dashboard.widgets import METRIC_TITLES, MODE_TITLES, milliseconds
 from dashboard.widgets import visible as shown
 from shield_engine.decide.candidates import Candidate, of_policy
 from shield_engine.decide.compare import Comparison, Pair, Standing
@@ -22,7 +22,7 @@ from shield_engine.decide.paired import LatencyRatio, PairTest
 from shield_engine.decide.slices import Lattice, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import Figure, confusion
+from shield_engine.metrics.figures import NUMBERS, Figure, confusion, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode
@@ -61,8 +61,6 @@ SCOPE_TITLES: Mapping[str, str] = {
     "risky": "risky rows (misses)",
     "harmless": "harmless rows (false alarms)",
 }
-
-_NOT_POINTS = frozenset({"mcc"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,7 @@ def points_text(name: str, figure: Figure) -> str:
     """Return a difference with its interval, in points: "+3.1 (+1.2 to +5.0)"."""
     if figure.value is None:
         return "-"
-    scale, digits = (1, 3) if name in _NOT_POINTS else (100, 1)
+    scale, digits = (1, 3) if name in NUMBERS else (100, 1)
     text = f"{scale * figure.value:+.{digits}f}"
     if figure.low is None or figure.high is None:
         return text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.state import resources, scores
+from dashboard.state import RunKey, resources, scores
 from shield_engine.review.contrasts import Contrasts, error_contrasts
 from shield_engine.review.corrections import (
     HardCases,
@@ -46,29 +46,29 @@ __all__ = [
 
 
 @st.cache_data(max_entries=32, show_spinner="Counting rows")
-def counts(judgement: Judgement, rows: RowFilter, rows_done: int, said: int) -> ErrorCounts:
+def counts(judgement: Judgement, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
     """Return how many rows of each kind pass a filter."""
     return count_rows(resources().store, judgement, rows)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
 def page_of(
-    judgement: Judgement, rows: RowFilter, offset: int, limit: int, rows_done: int, said: int
+    judgement: Judgement, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
 ) -> list[JudgedRow]:
     """Return one page of judged rows."""
     return judged_rows(resources().store, judgement, rows, offset=offset, limit=limit)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def classes_of(judgement: Judgement, rows_done: int, said: int) -> Classes:
+def classes_of(judgement: Judgement, key: RunKey, said: int) -> Classes:
     """Return the classes that a judgement tells apart."""
     return judged_classes(resources().store, judgement)
 
 
 @st.cache_data(max_entries=8, show_spinner="Looking at rules and slices")
-def choices(run_id: str, rows_done: int) -> RowChoices:
+def choices(key: RunKey) -> RowChoices:
     """Return what the rows of a run can be filtered by."""
-    return row_choices(resources().store, run_id)
+    return row_choices(resources().store, key.run_id)
 
 
 def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, StoredRow]:
@@ -84,11 +84,11 @@ def index_of(dataset_id: str, is_purged: bool) -> NeighbourIndex | None:
 
 
 @st.cache_data(max_entries=8, show_spinner="Looking for labels to doubt")
-def suspects(run_id: str, rows_done: int, is_purged: bool) -> list[Suspect]:
+def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
     """Return a run's suspected label errors, ranked with their neighbours where texts are there."""
     store = resources().store
-    run = store.runs.find(run_id)
-    found = label_suspects(scores(run_id, rows_done))
+    run = store.runs.find(key.run_id)
+    found = label_suspects(scores(key))
     index = index_of(run.dataset_id, is_purged) if found else None
     if index is None:
         return found
@@ -98,13 +98,13 @@ def suspects(run_id: str, rows_done: int, is_purged: bool) -> list[Suspect]:
 
 @st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")
 def contrasts(
-    judgement: Judgement, label: int, rows: RowFilter, rows_done: int, said: int
+    judgement: Judgement, label: int, rows: RowFilter, key: RunKey, said: int
 ) -> Contrasts:
     """Return what the errors of one class have in common."""
     return error_contrasts(resources().store, judgement, label, rows=rows)
 
 
 @st.cache_data(max_entries=2, show_spinner="Collecting hard cases")
-def hard_cases_of(judgement: Judgement, near: float, rows_done: int, said: int) -> HardCases:
+def hard_cases_of(judgement: Judgement, near: float, key: RunKey, said: int) -> HardCases:
     """Return errors and near-threshold rows with their corrected labels."""
     return hard_cases(resources().store, judgement, near)

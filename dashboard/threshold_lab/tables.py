@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dashboard.widgets import METRIC_TITLES, figure_text, percent
+from dashboard.widgets import METRIC_TITLES
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.decide.traffic import Day, Range
-from shield_engine.metrics.figures import Figure
+from shield_engine.metrics.figures import Figure, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.types import LABELS, Mode, Task, Variant

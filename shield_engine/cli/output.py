@@ -14,7 +14,7 @@ from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
     from shield_engine.evaluate import DatasetEvaluation
-    from shield_engine.metrics.figures import Figure, LatencySummary
+    from shield_engine.metrics.figures import LatencySummary
 
 __all__ = [
     "console",
@@ -63,6 +63,8 @@ def size(size_bytes: int) -> str:
 
 def print_evaluation(result: DatasetEvaluation) -> None:
     """Print one file's figures, a row a metric, a column a mode."""
+    from shield_engine.metrics.figures import figure_text
+
     if result.error is not None:
         note(f"error: {printable(result.error)}")
         return
@@ -81,7 +83,7 @@ def print_evaluation(result: DatasetEvaluation) -> None:
     for name in names:
         if all(mode.metrics[name].value is None for mode in columns.values()):
             continue
-        table.add_row(name, *(_figure(mode.metrics[name]) for mode in columns.values()))
+        table.add_row(name, *(figure_text(name, mode.metrics[name]) for mode in columns.values()))
     table.add_row(
         "threshold",
         *(
@@ -133,14 +135,6 @@ def print_scan(results: Mapping[Task, ScanResult]) -> None:
             console.print(
                 Text(f"    {factor.score:.2f} {factor.type}: {factor.description}"), soft_wrap=True
             )
-
-
-def _figure(figure: Figure) -> str:
-    if figure.value is None:
-        return "-"
-    if figure.low is None or figure.high is None:
-        return percent(figure.value)
-    return f"{figure.value:.1%} ({figure.low * 100:.1f}-{figure.high * 100:.1f})"
 
 
 def _latency(latency: LatencySummary) -> str:

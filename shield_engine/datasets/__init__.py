@@ -4,20 +4,28 @@ Hides formats, encodings, broken quotes and label spellings. Nothing is written 
 takes `ImportedDataset.table`.
 """
 
-from shield_engine.datasets.importing import ImportedDataset, import_rows
+from shield_engine.datasets.importing import (
+    MAX_LABEL_VALUES,
+    ImportedDataset,
+    import_rows,
+    label_values,
+)
 from shield_engine.datasets.labels import default_label_map, parse_label_map
 from shield_engine.datasets.profile import DatasetProfile
 from shield_engine.datasets.records import QuarantinedRow
-from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, sniff
+from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, dataset_name, sniff
 
 __all__ = [
+    "MAX_LABEL_VALUES",
     "ColumnMapping",
     "DatasetProfile",
     "ImportedDataset",
     "QuarantinedRow",
     "Sniffed",
+    "dataset_name",
     "default_label_map",
     "import_rows",
+    "label_values",
     "parse_label_map",
     "sniff",
 ]

@@ -12,6 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,11 +40,20 @@ from shield_engine.types import LABELS, Task
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ImportedDataset", "Progress", "import_rows", "row_code"]
+__all__ = [
+    "MAX_LABEL_VALUES",
+    "ImportedDataset",
+    "Progress",
+    "import_rows",
+    "label_values",
+    "row_code",
+]
 
 Progress = Callable[[int, float | None], None]
 """Called with rows read so far and the share of the file read (0..1; `None` if not known)."""
 
+MAX_LABEL_VALUES = 50
+"""A column of more distinct values holds no labels."""
 KEPT_QUARANTINED = 1_000
 BATCH_ROWS = 16_384
 BATCH_CHARS = 32 * 2**20
@@ -137,6 +147,27 @@ def import_rows(
             "complete and import it again."
         )
     return intake.finish(sniffed, mapping is None)
+
+
+def label_values(path: Path, column: str) -> dict[str, int]:
+    """Return the distinct values of a label column with their rows, commonest first.
+
+    Counting stops after `MAX_LABEL_VALUES` + 1 distinct values: that is no label column. Left out
+    are the rows that an import quarantines for their label.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    with open_records(inspect_file(path), [column]) as stream:
+        for record in stream.records:
+            if not isinstance(record, Row):
+                continue
+            with suppress(_UnfitError):
+                counts[_label(record.values, column)] += 1
+            if len(counts) > MAX_LABEL_VALUES:
+                break
+    return dict(counts.most_common())
 
 
 def row_code(
@@ -379,11 +410,7 @@ def _values(values: Mapping[str, object], mapping: ColumnMapping, number: int) -
         _UnfitError: It has no usable text, or its label is missing or no single value.
     """
     text = _text(values, mapping)
-    label = None
-    if mapping.label is not None:
-        label = _scalar(values.get(mapping.label), mapping.label)
-        if label is None or not label.strip():
-            raise _UnfitError(f"the label is missing (column {mapping.label!r})")
+    label = None if mapping.label is None else _label(values, mapping.label)
     row_id = str(number)
     if mapping.id is not None:
         own = _scalar(values.get(mapping.id), mapping.id)
@@ -400,6 +427,13 @@ def _values(values: Mapping[str, object], mapping: ColumnMapping, number: int) -
         if value is not None and not is_encodable(value):
             raise _UnfitError(f"the {name} holds half of a surrogate pair, which is no character")
     return _Values(row_id, text, label, group, slices)
+
+
+def _label(values: Mapping[str, object], name: str) -> str:
+    label = _scalar(values.get(name), name)
+    if label is None or not label.strip():
+        raise _UnfitError(f"the label is missing (column {name!r})")
+    return label
 
 
 def _text(values: Mapping[str, object], mapping: ColumnMapping) -> str:

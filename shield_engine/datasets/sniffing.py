@@ -43,6 +43,7 @@ __all__ = [
     "Inspected",
     "RecordStream",
     "Sniffed",
+    "dataset_name",
     "inspect_file",
     "open_records",
     "sniff",
@@ -66,6 +67,7 @@ _SUFFIXES: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_GZIP = (".gz", ".gzip")
 _ARCHIVES: Sequence[tuple[bytes, str]] = (
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
@@ -181,6 +183,16 @@ class _Dialect(NamedTuple):
     quote: str | None
 
 
+def dataset_name(file_name: str) -> str:
+    """Return a file's name without folders and endings: versions of one file share it."""
+    name = Path(file_name.replace("\\", "/")).name
+    for suffixes in (_GZIP, _SUFFIXES):
+        stem, suffix = Path(name).stem, Path(name).suffix
+        if suffix.lower() in suffixes:
+            name = stem
+    return name
+
+
 def sniff(path: Path) -> Sniffed:
     """Find out what a file is, without importing it.
 
@@ -201,7 +213,7 @@ def inspect_file(path: Path) -> Inspected:
     start = read_bytes(path, None, 8)
     compression: Compression = "gzip" if start.startswith(b"\x1f\x8b") else None
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in {".gz", ".gzip"}:
+    if suffixes and suffixes[-1] in _GZIP:
         suffixes.pop()
         if compression is None:
             raise DatasetError(

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from shield_engine.config import check_task
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import METRIC_HELP
+from shield_engine.metrics.figures import METRIC_HELP, NUMBERS
 from shield_engine.types import Mode, Task
 
 __all__ = [
@@ -67,7 +67,6 @@ _ROWS = {
     "flag_rate": "scored rows",
     "escalated": "scored rows",
 }
-_NUMBERS = frozenset({"mcc", "brier", "ece"})
 _BETTER_LOW = frozenset({"fpr", "fpr_at_95_recall", "brier", "ece", "flag_rate", "escalated"})
 _OTHERS = {
     "flag_rate": "Share of scored rows that are flagged; needs no labels.",
@@ -80,7 +79,7 @@ _OTHERS = {
 
 def _metric(name: str, text: str) -> GateMetric:
     is_latency = name.endswith("_ms")
-    unit = "ms" if is_latency else "number" if name in _NUMBERS else "share"
+    unit = "ms" if is_latency else "number" if name in NUMBERS else "share"
     better: bool | None = not (is_latency or name in _BETTER_LOW)
     rows = "rows not from the cache" if is_latency else _ROWS.get(name, "labelled rows")
     return GateMetric(name, unit, None if name == "length_only_auc" else better, rows, text)

@@ -21,7 +21,7 @@ from shield_engine.heuristics.parts import (
     RulePart,
     select_rules,
 )
-from shield_engine.heuristics.ruleset import Rule, load_rules
+from shield_engine.heuristics.ruleset import Rule, RuleMatcher, bundled_rules, load_rules
 from shield_engine.types import Task
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "Normalizer",
     "Rule",
     "RuleHit",
+    "RuleMatcher",
+    "bundled_rules",
     "heuristic_for",
     "linear_tier",
     "load_rules",

@@ -24,7 +24,7 @@ from shield_engine.errors import ConfigError
 from shield_engine.heuristics.normalizer import Normalizer
 from shield_engine.types import Task
 
-__all__ = ["Rule", "RuleMatcher", "compile_pattern", "load_rules"]
+__all__ = ["Rule", "bundled_rules", "compile_pattern", "load_rules"]
 
 _FRAGMENT = re.compile(r"\$\{([a-z0-9_]+)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
@@ -114,18 +114,16 @@ def load_rules(path: Path | None, task: Task) -> tuple[Rule, ...]:
     Raises:
         ConfigError: The file cannot be read or an entry cannot be used; names file and entry.
     """
-    if path is None:
-        return _bundled(task)
+    if path is None:  # sentiment is scored from a lexicon, not from rules
+        return () if task is Task.SENTIMENT else bundled_rules(task.value)
     return _checked(_parse(_read(path), path.suffix, str(path)), str(path))
 
 
-@lru_cache(maxsize=len(Task))
-def _bundled(task: Task) -> tuple[Rule, ...]:
-    if task is Task.SENTIMENT:
-        return ()  # scored from a lexicon, not from rules
-    name = f"{task.value}.toml"
-    source = resources.files("shield_engine.heuristics") / "rules" / name
-    return _parse(source.read_text(encoding="utf-8"), ".toml", name)
+@lru_cache(maxsize=4)
+def bundled_rules(name: str) -> tuple[Rule, ...]:
+    """Return the rules of a bundled file: a task's name, or `personal_data`."""
+    source = resources.files("shield_engine.heuristics") / "rules" / f"{name}.toml"
+    return _parse(source.read_text(encoding="utf-8"), ".toml", source.name)
 
 
 def _read(path: Path) -> str:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRIC_HELP",
     "METRIC_NAMES",
+    "NUMBERS",
     "CalibrationBin",
     "Figure",
     "FigureRecord",
@@ -70,10 +71,12 @@ __all__ = [
     "binary_metrics",
     "calibration",
     "confusion",
+    "figure_text",
     "latency_summary",
     "multiclass_metrics",
     "paired_binary_metrics",
     "paired_multiclass_metrics",
+    "percent",
     "pr_curve_points",
     "roc_curve_points",
     "threshold_sweep",
@@ -117,6 +120,9 @@ METRIC_HELP: Mapping[str, str] = MappingProxyType(
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRIC_HELP)
 """Keys of every result of this module, in reading order."""
+
+NUMBERS = frozenset({"mcc", "brier", "ece"})
+"""Metrics that are no share: written as they are, never as a percentage."""
 
 
 _CELL_ROWS = 50_000
@@ -177,6 +183,26 @@ class Figure:
             "n": self.n,
             "reason": self.reason,
         }
+
+
+def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Return a share as "93.1%", with its interval as "93.1% (90.2-95.3)"."""
+    if value is None:
+        return "-"
+    if low is None or high is None:
+        return f"{value:.1%}"
+    return f"{value:.1%} ({low * 100:.1f}-{high * 100:.1f})"
+
+
+def figure_text(name: str, figure: Figure) -> str:
+    """Return a metric's figure with its interval, as percent unless it is none."""
+    if name not in NUMBERS:
+        return percent(figure.value, figure.low, figure.high)
+    if figure.value is None:
+        return "-"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 @dataclass(frozen=True, slots=True)

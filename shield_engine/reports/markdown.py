@@ -8,7 +8,7 @@ from pathlib import Path
 from shield_engine.errors import ConfigError
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.hostile_text import fenced, markdown_text, visible
-from shield_engine.metrics.figures import Figure
+from shield_engine.metrics.figures import NUMBERS, Figure
 from shield_engine.reports.report import ModeFigures, Report, leaves
 
 __all__ = ["as_markdown", "figure_text", "gate_markdown", "replace_figures"]
@@ -19,7 +19,6 @@ _SIGNS = {
     Outcome.INCONCLUSIVE: "❔",
     Outcome.SKIPPED: "➖",
 }
-_NUMBERS = frozenset({"mcc", "brier", "ece"})
 _TEXT_LIMIT = 2_000
 _START, _END = "<!-- figures:start -->", "<!-- figures:end -->"
 
@@ -104,7 +103,7 @@ def figure_text(name: str, figure: Figure) -> str:
     """Return a figure with its interval and n: `93.1% (90.2 to 95.3), n 385`."""
     if figure.value is None:
         return f"- ({figure.reason})"
-    scale, unit, digits = (1.0, "", 3) if name in _NUMBERS else (100.0, "%", 1)
+    scale, unit, digits = (1.0, "", 3) if name in NUMBERS else (100.0, "%", 1)
     text = f"{scale * figure.value:.{digits}f}{unit}"
     if figure.low is not None and figure.high is not None:
         text += f" ({scale * figure.low:.{digits}f} to {scale * figure.high:.{digits}f})"

@@ -273,6 +273,22 @@ def test_pipeline_of_all_three(shield: Shield) -> None:
     assert pipeline.execute(EXAMPLES[Task.SENTIMENT][1]).is_valid
 
 
+def test_pipeline_hides_before_it_judges_and_restores_after(shield: Shield) -> None:
+    """With `anonymize` scanners judge placeholders, and an answer that passes has the values."""
+    chat = shield.pipeline(
+        [Task.PROMPT_INJECTION], output_tasks=[Task.TOXICITY], anonymize=True, short_circuit=True
+    )
+    prompt = chat.execute("Write to ada@example.org")
+    assert [part.scanner for part in prompt] == ["Anonymize", "PromptInjection"]
+    assert prompt.results[1].text == prompt.text == "Write to [EMAIL_1]"
+    answer = chat.execute_output("I wrote to [EMAIL_1]")
+    assert [part.scanner for part in answer] == ["Toxicity", "Deanonymize"]
+    assert answer.text == "I wrote to ada@example.org"
+    assert not chat.execute(f"{ATTACK} ada@example.org").is_valid
+    other = shield.pipeline([], anonymize=True)
+    assert other.execute_output("[EMAIL_1]").text == "[EMAIL_1]"
+
+
 @pytest.mark.parametrize(
     "text", ["", "\x00", "\ud800 lone surrogate", "a" * 200_000, "\u200b" * 50, "😀" * 500]
 )

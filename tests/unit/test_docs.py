@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
 import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +20,10 @@ import pytest
 import typer
 
 import shield_engine
-from shield_engine import errors, settings
+from shield_engine import anonymizer, errors, settings
 from shield_engine.cli.app import app
 from shield_engine.config import MLConfig, ScannerConfig
-from shield_engine.heuristics import Rule, load_rules
+from shield_engine.heuristics import Rule, bundled_rules, load_rules
 from shield_engine.metrics.figures import METRIC_NAMES
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.scanners import KINDS
@@ -143,6 +146,17 @@ def test_every_scanner_is_documented(task: Task) -> None:
         assert f"`{word}`" in guide
 
 
+def test_scanners_that_change_a_text_are_documented() -> None:
+    """README names them, and the guide has a row for each kind of placeholder."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in anonymizer.__all__:
+        assert f"`{name}`" in readme
+    rows = re.findall(r"^\| `\[([A-Z]+)_n\]`", text_of("adding-a-scanner.md"), flags=re.MULTILINE)
+    kinds = {rule.category.upper() for rule in bundled_rules("personal_data")}
+    assert set(rows) == kinds
+    assert len(rows) == len(kinds)
+
+
 def test_modes_variants_and_metrics_are_documented() -> None:
     """The pages on the command and on its output name every mode, variant and metric."""
     command, output = text_of("command-line.md"), text_of("evaluation-output.md")
@@ -236,6 +250,26 @@ def _rank(word: str) -> int:
     if word.isupper():
         return 0
     return 1 if word[0].isupper() else 2
+
+
+def test_every_dependency_is_imported() -> None:
+    """No package is installed for nothing: each one that we ask for is imported somewhere."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split(r"[<>=\[]", line)[0].lower() for line in project["dependencies"]}
+    imported: set[str] = set()
+    for path in (*ROOT.glob("shield_engine/**/*.py"), *ROOT.glob("dashboard/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    providers = importlib.metadata.packages_distributions()
+    used = {
+        provider.lower().replace("_", "-")
+        for name in imported
+        for provider in providers.get(name, ())
+    }
+    assert asked - used == set()
 
 
 @pytest.mark.parametrize("name", ["shield_engine", "shield_engine.cli", "shield_engine.types"])

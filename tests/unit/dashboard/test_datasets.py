@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from dashboard.datasets.files import (
-    MAX_LABEL_VALUES,
     allowed_file,
-    dataset_name,
     holds_messages,
-    label_values,
     unmapped,
 )
 from shield_engine.datasets import sniff
@@ -57,35 +54,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """An allowed path that is no file says so."""
     with pytest.raises(ConfigError, match=r"absent\.csv is not a file"):
         allowed_file("absent.csv", [tmp_path])
-
-
-@pytest.mark.parametrize(
-    ("file_name", "name"),
-    [
-        ("rows.jsonl.gz", "rows"),
-        ("my.data.CSV", "my.data"),
-        ("C:\\tmp\\rows.tsv", "rows"),
-        ("plain", "plain"),
-        (".csv", ".csv"),
-    ],
-)
-def test_a_dataset_is_named_after_its_file(file_name: str, name: str) -> None:
-    """Endings and folders are left out."""
-    assert dataset_name(file_name) == name
-
-
-def test_label_values_are_counted_as_the_importer_spells_them(tmp_path: Path) -> None:
-    """Booleans read as words, numbers as in the file; empty labels are left out."""
-    values: list[object] = [1, 1, "1", 1.0, True, "spam", "", None]
-    rows = [{"text": "x", "label": value} for value in values]
-    path = write_lines(tmp_path / "a.jsonl", [*rows, {"text": "y"}])
-    assert label_values(path, "label") == {"1": 3, "1.0": 1, "true": 1, "spam": 1}
-
-
-def test_a_column_of_too_many_values_is_seen_early(tmp_path: Path) -> None:
-    """Counting stops right after the limit, which tells that the column holds no labels."""
-    path = write_lines(tmp_path / "a.jsonl", [{"text": "x", "label": n} for n in range(500)])
-    assert len(label_values(path, "label")) == MAX_LABEL_VALUES + 1
 
 
 def test_values_without_a_class_are_named() -> None:

@@ -15,15 +15,13 @@ from markdown_it import MarkdownIt
 from dashboard.widgets import (
     csv_bytes,
     duration,
-    figure_text,
     megabytes,
     milliseconds,
-    percent,
     plain,
     progress_text,
     visible,
 )
-from shield_engine.metrics.figures import Figure
+from shield_engine.metrics.figures import Figure, figure_text, percent
 from shield_engine.runs.execution import Progress
 
 HOSTILE = (

@@ -7,7 +7,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from shield_engine.datasets import ColumnMapping, import_rows, importing
+from shield_engine.datasets import (
+    MAX_LABEL_VALUES,
+    ColumnMapping,
+    import_rows,
+    importing,
+    label_values,
+)
 from shield_engine.errors import ConfigError, DatasetError
 from shield_engine.types import Task
 
@@ -357,3 +363,26 @@ def test_unbalanced_books_are_an_error(csv_file, monkeypatch):
     monkeypatch.setattr(importing._Intake, "_take", lose)
     with pytest.raises(DatasetError, match="2 rows were read but 0 imported and 1 quarantined"):
         import_rows(csv_file("text,label\na,1\nb\n"), INJECTION)
+
+
+def test_label_values_are_counted_as_the_importer_spells_them(jsonl):
+    """Booleans read as words, numbers as in the file; empty labels are left out."""
+    values = [1, 1, "1", 1.0, True, "spam", "", None]
+    path = jsonl(*({"text": "x", "label": value} for value in values), {"text": "y"})
+    assert label_values(path, "label") == {"1": 3, "1.0": 1, "true": 1, "spam": 1}
+
+
+def test_only_labels_that_an_import_looks_up_are_offered(jsonl):
+    """What has no class to be mapped to is quarantined for it: NaN, nothing, lists, blanks."""
+    values = [float("nan"), None, [], {}, " ", "NaN", 0]
+    path = jsonl(*({"text": "x", "label": value} for value in values))
+    offered = label_values(path, "label")
+    assert offered == {"NaN": 1, "0": 1}
+    imported = import_rows(path, INJECTION, label_map=dict.fromkeys(offered, 0))
+    assert (len(imported.table), imported.quarantined_count) == (2, 5)
+
+
+def test_a_column_of_too_many_values_is_seen_early(jsonl):
+    """Counting stops right after the limit, which tells that the column holds no labels."""
+    path = jsonl(*({"text": "x", "label": number} for number in range(500)))
+    assert len(label_values(path, "label")) == MAX_LABEL_VALUES + 1

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from shield_engine.datasets import ColumnMapping, sniff
+from shield_engine.datasets import ColumnMapping, dataset_name, sniff
 from shield_engine.errors import DatasetError
 
 
@@ -143,3 +143,21 @@ def test_what_is_no_text_table_is_refused(write, content, message):
     """Archives, unmarked UTF-16, broken Parquet and blank files are refused by name."""
     with pytest.raises(DatasetError, match=message):
         sniff(write("a.csv", content))
+
+
+@pytest.mark.parametrize(
+    ("file_name", "name"),
+    [
+        ("rows.jsonl.gz", "rows"),
+        ("my.data.CSV", "my.data"),
+        ("rows.csv.GZIP", "rows"),
+        ("rows.pq", "rows"),
+        ("export.json.csv", "export.json"),
+        ("C:\\tmp\\rows.tsv", "rows"),
+        ("plain", "plain"),
+        (".csv", ".csv"),
+    ],
+)
+def test_a_dataset_is_named_after_its_file(file_name, name):
+    """Endings and folders are left out."""
+    assert dataset_name(file_name) == name

@@ -34,8 +34,8 @@ from shield_engine.store.rows import (
     judged_rows,
     matching_rows,
     row_choices,
-    stored_rows,
     same_text,
+    stored_rows,
 )
 from shield_engine.types import LABELS, Mode, Task
 

@@ -159,7 +159,7 @@ def test_reopened_store_has_everything_and_marks_what_was_running(tmp_path: Path
         assert store.runs.find(run.run_id).status == RunStatus.INTERRUPTED
         assert store.runs.find(run.run_id).is_resumable
         assert store.runs.find(run.run_id).settings == {"a": 1}
-        assert list(benchmarks(store).values())[0] == {"figures": []}
+        assert next(iter(benchmarks(store).values())) == {"figures": []}
         assert store.size_bytes() > 0
 
 
