@@ -29,9 +29,9 @@ from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.guards.peers import installed_peers
-from shield_engine.metrics.figures import Figure
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
+from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
 

@@ -19,12 +19,8 @@ from dashboard.widgets import METRIC_TITLES, visible
 from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.figures import ModeView
 from shield_engine.decide.slices import SliceTable
-from shield_engine.metrics.figures import (
-    Figure,
-    pr_curve_points,
-    roc_curve_points,
-    threshold_sweep,
-)
+from shield_engine.metrics.figures import pr_curve_points, roc_curve_points, threshold_sweep
+from shield_engine.statistics import Figure
 
 __all__ = [
     "Look",

@@ -18,12 +18,14 @@ from dashboard.widgets import visible as shown
 from shield_engine.decide.candidates import Candidate, of_policy
 from shield_engine.decide.compare import Comparison, Pair, Standing
 from shield_engine.decide.figures import ModeView, available_modes
-from shield_engine.decide.paired import LatencyRatio, PairTest
+from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import NUMBERS, Figure, confusion, figure_text, percent
+from shield_engine.metrics.figures import NUMBERS, confusion, figure_text, percent
 from shield_engine.policy import Policy
+from shield_engine.statistics import Figure
+from shield_engine.statistics.tests import PairTest
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 

@@ -16,9 +16,10 @@ from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
-from shield_engine.decide.traffic import Day, Range
-from shield_engine.metrics.figures import Figure, figure_text, percent
+from shield_engine.decide.traffic import Day
+from shield_engine.metrics.figures import figure_text, percent
 from shield_engine.policy import Policy
+from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.types import LABELS, Mode, Task, Variant
 
@@ -157,7 +158,7 @@ def day_frame(day: Day) -> pd.DataFrame:
     )
 
 
-def _ranged(value: Range, form: str) -> str:
+def _ranged(value: Figure, form: str) -> str:
     if value.value is None:
         return "unknown"
     if value.low is None or value.high is None:

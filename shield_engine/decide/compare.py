@@ -16,23 +16,20 @@ import numpy as np
 from shield_engine.decide.figures import SENTIMENT_POSITIVE
 from shield_engine.decide.paired import (
     LatencyRatio,
-    PairTest,
     Patterns,
     auc_difference,
     latency_ratio,
-    pair_test,
-    settled,
 )
 from shield_engine.decide.slices import FrontierPoint, SliceTable, frontier, slice_table
 from shield_engine.decide.verdict import Nouns, pair_sentence
 from shield_engine.metrics.figures import (
-    Figure,
     LatencySummary,
     binary_metrics,
     latency_summary,
     multiclass_metrics,
 )
-from shield_engine.statistics.intervals import holm
+from shield_engine.statistics import Figure
+from shield_engine.statistics.tests import PairTest, holm, pair_test, settled
 from shield_engine.types import LABELS, Mode, Task
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from shield_engine.decision import decided
 from shield_engine.errors import ConfigError
 from shield_engine.guards.peers import Peer
 from shield_engine.metrics.figures import (
-    Figure,
     LatencySummary,
     binary_metrics,
     latency_summary,
     multiclass_metrics,
     two_class_view,
 )
+from shield_engine.statistics import Figure
 from shield_engine.store import RunInfo, Scores, Store
 from shield_engine.types import LABELS, Mode, Task
 

@@ -15,7 +15,7 @@ from shield_engine.config import Bands
 from shield_engine.decide.thresholds import ScoreColumn, rates_at
 from shield_engine.decision import decided
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import Figure
+from shield_engine.statistics import Figure
 from shield_engine.store import Scores
 from shield_engine.types import LABELS, Mode, Task
 

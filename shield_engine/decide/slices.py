@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shield_engine.decide.paired import grouped_mcnemar
-from shield_engine.metrics.figures import Figure
-from shield_engine.statistics.intervals import (
-    effective_size,
-    holm,
-    mcnemar_exact,
-    paired_difference,
-    wilson,
-)
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import proportion
+from shield_engine.statistics.resampling import paired_difference, resample_count
+from shield_engine.statistics.tests import holm, pair_p_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -388,45 +383,26 @@ def _slice_order(value: str, count: int) -> tuple[int, int, str]:
 def _slice_test(
     title: str, rival: Mask, winner: Mask, groups: Ints | None, seed: int, confidence: float
 ) -> SliceTest:
-    resamples = 1_000
-    if groups is not None:
-        resamples = max(200, min(resamples, _RESAMPLED_ROWS // len(rival)))
-    found = paired_difference(
-        rival, winner, groups=groups, confidence=confidence, resamples=resamples, seed=seed
+    codes = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    resamples = 1_000 if groups is None else resample_count(len(rival))
+    gain = paired_difference(
+        rival, winner, groups=codes, confidence=confidence, resamples=resamples, seed=seed
     )
-    p_value = mcnemar_exact(found.only_a, found.only_b)
-    if groups is not None:
-        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
-        gain = winner.astype(np.int64) - rival.astype(np.int64)
-        p_value = grouped_mcnemar(np.rint(np.bincount(codes, gain)).astype(np.int64))
-    return SliceTest(title, found.difference, found.low, found.high, p_value, p_value)
+    p_value = pair_p_value(rival, winner, codes)
+    return SliceTest(title, gain.value or 0.0, gain.low, gain.high, p_value, p_value)
 
 
 def _rates(
     labels: Ints, verdict: Ints, n_classes: int, groups: Ints | None, confidence: float
 ) -> dict[str, Figure]:
-    everything = np.ones(len(labels), dtype=bool)
-    rates = {"accuracy": _share(verdict == labels, everything, groups, confidence)}
+    parts = {"accuracy": (verdict == labels, np.ones(len(labels), dtype=bool))}
     if n_classes == 2:
-        rates["recall"] = _share(verdict == 1, labels == 1, groups, confidence)
-        rates["fpr"] = _share(verdict == 1, labels == 0, groups, confidence)
-    return rates
-
-
-def _share(hits: Mask, rows: Mask, groups: Ints | None, confidence: float) -> Figure:
-    n, k = int(rows.sum()), int((hits & rows).sum())
-    if not n:
-        return Figure(None, None, None, 0, "no rows of this kind in the slice")
-    if groups is None:
-        ends = wilson(k, n, confidence)
-        return Figure(k / n, ends.low, ends.high, n, method="wilson")
-    codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    size = effective_size(
-        np.bincount(codes, hits & rows).astype(np.float64),
-        np.bincount(codes, rows).astype(np.float64),
-    )
-    ends = wilson(k / n * size, size, confidence)
-    return Figure(k / n, ends.low, ends.high, n, method=f"wilson(groups, effective n {size:.1f})")
+        parts |= {"recall": (verdict == 1, labels == 1), "fpr": (verdict == 1, labels == 0)}
+    empty = "no rows of this kind in the slice"
+    return {
+        name: proportion(hits, rows, groups, confidence=confidence, empty=empty)
+        for name, (hits, rows) in parts.items()
+    }
 
 
 def frontier(

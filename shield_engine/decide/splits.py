@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.paired import grouped_mcnemar
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.metrics.curves import ThresholdSweep
-from shield_engine.statistics.intervals import (
-    Interval,
-    clopper_pearson_bounds,
-    holm,
-    mcnemar_exact,
-)
+from shield_engine.statistics.intervals import Interval, clopper_pearson_bounds
+from shield_engine.statistics.tests import holm, pair_p_value
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -187,9 +182,7 @@ def optimism(
         return Optimism(None, None, None, None, None, 0, 0)
     apparent = float(rule.objective(column.at(apparent_choice.threshold))[0])
     cuts = column.drawn(_MOST_CUTS).thresholds
-    generator = np.random.default_rng(seed)
-    risky = _drawn_counts(column.risky, column.risky_groups, cuts, resamples, generator)
-    harmless = _drawn_counts(column.harmless, column.harmless_groups, cuts, resamples, generator)
+    risky, harmless = _drawn_counts(column, cuts, resamples, seed)
     here = rule.objective(column.at(cuts))
     risky_worth, harmless_worth = (
         float(column.effective(apparent_choice.threshold, label)[1][0]) / max(len(side), 1)
@@ -277,41 +270,28 @@ def _halves_p_value(
         return 1.0
     truth, risk = labels[~chosen] == 1, scores[~chosen]
     by_own, by_common = (risk >= own) == truth, (risk >= threshold) == truth
-    gains = by_own.astype(np.int64) - by_common
-    if groups is None:
-        return mcnemar_exact(int((gains > 0).sum()), int((gains < 0).sum()))
-    codes = np.unique(groups[~chosen], return_inverse=True)[1].reshape(-1)
-    return grouped_mcnemar(np.bincount(codes, weights=gains).astype(np.int64))
+    codes = None
+    if groups is not None:
+        codes = np.unique(groups[~chosen], return_inverse=True)[1].reshape(-1)
+    return pair_p_value(by_common, by_own, codes)
 
 
 def _drawn_counts(
-    side: Floats,
-    groups: NDArray[np.int64] | None,
-    cuts: Floats,
-    resamples: int,
-    generator: np.random.Generator,
-) -> Floats:
-    """Return how many rows of each resample of one class reach each cut, shape (resamples, cuts).
+    column: ScoreColumn, cuts: Floats, resamples: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Return how many risky and harmless rows of each resample reach each cut.
 
-    The last column counts all rows.
+    Both of shape (resamples, cuts + 1); the last column counts all rows.
     """
     # Bin b holds the rows whose highest reached cut is b; the last bin reaches none.
-    bins = len(cuts) - np.searchsorted(cuts[::-1], side, side="right")
+    bins = [
+        len(cuts) - np.searchsorted(cuts[::-1], side, side="right")
+        for side in (column.risky, column.harmless)
+    ]
     width = len(cuts) + 1
-    if groups is None:
-        share = np.bincount(bins, minlength=width) / max(len(side), 1)
-        drawn = generator.multinomial(len(side), share, resamples) if len(side) else np.zeros(
-            (resamples, width), dtype=np.int64
-        )  # fmt: skip
-    else:
-        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
-        n_groups = int(codes.max(initial=-1)) + 1
-        drawn = np.zeros((resamples, width), dtype=np.int64)
-        for number in range(resamples if n_groups else 0):
-            times = np.bincount(generator.integers(0, n_groups, n_groups), minlength=n_groups)
-            drawn[number] = np.bincount(bins, weights=times[codes], minlength=width)
-    counts: Floats = np.cumsum(drawn, axis=1).astype(np.float64)
-    return counts
+    cell = np.concatenate((bins[0], bins[1] + width))
+    drawn = column.resamples(resamples, seed).cells(cell, 2 * width)
+    return np.cumsum(drawn[:, :width], axis=1), np.cumsum(drawn[:, width:], axis=1)
 
 
 def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from shield_engine.metrics.curves import ThresholdSweep
-from shield_engine.metrics.figures import Figure
 from shield_engine.metrics.inputs import binary_input, group_codes
+from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import (
     clopper_pearson_bounds,
-    effective_size,
-    percentile_interval,
-    required_negatives,
-    wilson,
+    proportion,
 )
+from shield_engine.statistics.resampling import Resamples, percentile_interval
+from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -166,6 +165,20 @@ class ScoreColumn:
         )
         return np.column_stack((tp, fp, risky - tp, harmless - fp))
 
+    def cells(self, threshold: float) -> Ints:
+        """Return of each row, risky ones first, which of tp, fp, fn and tn it is, as 0..3."""
+        return np.concatenate(
+            (np.where(self.risky >= threshold, 0, 2), np.where(self.harmless >= threshold, 1, 3))
+        )
+
+    def resamples(self, times: int, seed: int) -> Resamples:
+        """Return how the rows, risky ones first, are resampled."""
+        groups = None
+        if self.risky_groups is not None and self.harmless_groups is not None:
+            groups = np.concatenate((self.risky_groups, self.harmless_groups))
+        classes = np.repeat([0, 1], [len(self.risky), len(self.harmless)])
+        return Resamples(classes, groups, times, seed)
+
     def group_count(self, label: int) -> int | None:
         """Return how many groups hold rows of a class; `None` if its rows are independent."""
         spread = self._spreads[label]
@@ -305,24 +318,31 @@ def rates_at(
     of the groups' matrices. At a fixed threshold that is the same as one of rows or whole groups,
     but takes no longer for a million of them. Values never depend on it.
     """
-    counts = column.at(threshold)
-    cells = np.column_stack((counts.tp, counts.fp, counts.fn, counts.tn)).astype(np.float64)
-    by_group = column.group_cells(threshold)
+    cells = column.group_cells(threshold)
+    if cells is None:
+        counts = column.at(threshold)
+        cells = np.column_stack((counts.tp, counts.fp, counts.fn, counts.tn)).astype(np.float64)
+    lines = None if column.risky_groups is None else np.arange(len(cells))
     figures = {
-        name: _proportion(cells if by_group is None else by_group, name, confidence,
-                          has_groups=by_group is not None)
-        for name in _PROPORTIONS
-    }  # fmt: skip
-    drawn = None
-    if resamples and column.n > 1:
-        drawn = _drawn_cells(cells if by_group is None else by_group, resamples, seed,
-                             has_groups=by_group is not None)  # fmt: skip
-    samples = None if drawn is None else _of_cells(drawn)
-    for name, value in _of_cells(cells).items():
+        name: proportion(
+            cells[:, hits].sum(axis=1),
+            cells[:, rows].sum(axis=1),
+            lines,
+            confidence=confidence,
+            empty=empty,
+        )
+        for name, (hits, rows, empty) in _PROPORTIONS.items()
+    }
+    draws = column.resamples(resamples if column.n > 1 else 0, seed)
+    samples = _of_cells(draws.cells(column.cells(threshold), 4)) if draws.times else None
+    for name, value in _of_cells(cells.sum(axis=0, keepdims=True)).items():
         figures[name] = _resampled(
-            float(value[0]), None if samples is None else samples[name], column.n, confidence,
+            float(value[0]),
+            None if samples is None else samples[name],
+            column.n,
+            confidence,
             f"bootstrap({resamples}, seed {seed})",
-        )  # fmt: skip
+        )
     return figures
 
 
@@ -661,19 +681,6 @@ _PROPORTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
 """Columns (of tp, fp, fn, tn) that count as hits and as rows, and why there may be no value."""
 
 
-def _proportion(cells: Floats, name: str, confidence: float, *, has_groups: bool) -> Figure:
-    """Return a proportion of confusion counts, one line of them or one a group."""
-    above, below, reason = _PROPORTIONS[name]
-    hits, rows = cells[:, above].sum(axis=1), cells[:, below].sum(axis=1)
-    k, n = float(hits.sum()), float(rows.sum())
-    if not n:
-        return Figure(None, None, None, 0, reason)
-    size = effective_size(hits, rows) if has_groups else n
-    ends = wilson(k / n * size if has_groups else k, size, confidence)
-    method = f"wilson(groups, effective n {size:.1f})" if has_groups else "wilson"
-    return Figure(k / n, ends.low, ends.high, int(n), method=method)
-
-
 def _resampled(
     value: float, samples: Floats | None, n: int, confidence: float, method: str
 ) -> Figure:
@@ -683,42 +690,7 @@ def _resampled(
     ends = None if samples is None else percentile_interval(samples, confidence)
     if ends is None:
         return Figure(value, None, None, n, "no interval: no resamples, or all alike")
-    return Figure(value, min(ends.low, value), max(ends.high, value), n, method=method)
-
-
-def _drawn_cells(cells: Floats, resamples: int, seed: int, *, has_groups: bool) -> Floats:
-    """Return confusion counts of resamples, shape (resamples, 4).
-
-    Rows are drawn within each class. Groups are drawn whole, within those that hold the same
-    classes; groups with equal counts are alike, so how often each kind of group is drawn is enough.
-    """
-    rng = np.random.default_rng(seed)
-    if not has_groups:
-        tp, fp, fn, tn = cells[0].astype(np.int64)
-        hits = rng.binomial(tp + fn, tp / max(tp + fn, 1), resamples)
-        alarms = rng.binomial(fp + tn, fp / max(fp + tn, 1), resamples)
-        drawn = np.column_stack((hits, alarms, tp + fn - hits, fp + tn - alarms))
-        return drawn.astype(np.float64)
-    kinds = _alike(cells)
-    _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
-    patterns = cells[first]
-    classes = 2 * (patterns[:, (0, 2)].sum(axis=1) > 0) + (patterns[:, (1, 3)].sum(axis=1) > 0)
-    found = np.zeros((resamples, 4))
-    for number in np.unique(classes):
-        members = classes == number
-        size = int(counts[members].sum())
-        times = rng.multinomial(size, counts[members] / size, resamples)
-        found += times @ patterns[members]
-    return found
-
-
-def _alike(cells: Floats) -> Ints:
-    """Return a number for each line that equal lines share."""
-    codes = np.zeros(len(cells), dtype=np.int64)
-    for column in cells.T.astype(np.int64):
-        paired = codes * (int(column.max(initial=0)) + 1) + column
-        codes = np.unique(paired, return_inverse=True)[1].reshape(-1)
-    return codes
+    return Figure.around(value, ends, n, method)
 
 
 def _of_cells(cells: Floats) -> dict[str, Floats]:

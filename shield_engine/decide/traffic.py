@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shield_engine.errors import ConfigError
+from shield_engine.statistics import Figure
 
-if TYPE_CHECKING:
-    from shield_engine.metrics.figures import Figure
-
-__all__ = ["Day", "Range", "Traffic", "day_of"]
+__all__ = ["Day", "Traffic", "day_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +32,8 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """A number with the range that the rates' intervals give it; `None` where unknown."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Day:
-    """A day of traffic at one threshold.
+    """A day of traffic at one threshold; ends of each figure come from those of the rates.
 
     Attributes:
         missed: Risky texts let through.
@@ -56,12 +44,12 @@ class Day:
         precision: Share of flagged texts that are risky, at this prevalence.
     """
 
-    missed: Range
-    caught: Range
-    false_alarms: Range
-    flagged: Range
-    review_hours: Range
-    precision: Range
+    missed: Figure
+    caught: Figure
+    false_alarms: Figure
+    flagged: Figure
+    review_hours: Figure
+    precision: Figure
 
 
 def day_of(recall: Figure, fpr: Figure, traffic: Traffic) -> Day:
@@ -73,24 +61,22 @@ def day_of(recall: Figure, fpr: Figure, traffic: Traffic) -> Day:
     risky = traffic.texts_per_day * traffic.prevalence
     harmless = traffic.texts_per_day - risky
     caught = _scaled(recall, risky)
-    missed = Range(
-        *(None if x is None else risky - x for x in (caught.value, caught.high, caught.low))
+    value, high, low = (
+        None if x is None else risky - x for x in (caught.value, caught.low, caught.high)
     )
     alarms = _scaled(fpr, harmless)
-    flagged = Range(
-        _sum(caught.value, alarms.value), _sum(caught.low, alarms.low),
+    flagged = Figure(
+        _sum(caught.value, alarms.value),
+        _sum(caught.low, alarms.low),
         _sum(caught.high, alarms.high),
-    )  # fmt: skip
-    hours = traffic.review_minutes / 60
+    )
     return Day(
-        missed=missed,
+        missed=Figure(value, low, high),
         caught=caught,
         false_alarms=alarms,
         flagged=flagged,
-        review_hours=Range(
-            *(None if x is None else x * hours for x in (flagged.value, flagged.low, flagged.high))
-        ),
-        precision=Range(
+        review_hours=flagged.scaled(traffic.review_minutes / 60),
+        precision=Figure(
             _share(caught.value, alarms.value),
             _share(caught.low, alarms.high),
             _share(caught.high, alarms.low),
@@ -98,11 +84,9 @@ def day_of(recall: Figure, fpr: Figure, traffic: Traffic) -> Day:
     )
 
 
-def _scaled(rate: Figure, texts: float) -> Range:
+def _scaled(rate: Figure, texts: float) -> Figure:
     """Return a rate of so many texts; a class without rows leaves it unknown, unless none comes."""
-    if not texts:
-        return Range(0.0, 0.0, 0.0)
-    return Range(*(None if x is None else x * texts for x in (rate.value, rate.low, rate.high)))
+    return rate.scaled(texts) if texts else Figure(0.0, 0.0, 0.0)
 
 
 def _sum(first: float | None, second: float | None) -> float | None:

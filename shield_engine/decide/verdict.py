@@ -14,8 +14,9 @@ from shield_engine.types import LABELS, Task
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shield_engine.decide.paired import LatencyRatio, PairTest
-    from shield_engine.metrics.figures import Figure
+    from shield_engine.decide.paired import LatencyRatio
+    from shield_engine.statistics import Figure
+    from shield_engine.statistics.tests import PairTest
 
 __all__ = ["Nouns", "about", "latency_phrase", "pair_sentence"]
 

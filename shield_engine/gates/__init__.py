@@ -21,12 +21,10 @@ from shield_engine.gates.judge import (
     candidate_of,
     judge,
 )
-from shield_engine.statistics.bounds import Bounds
 
 __all__ = [
     "BASELINE",
     "METRICS",
-    "Bounds",
     "Gate",
     "GateMetric",
     "GateOutcome",

@@ -29,13 +29,9 @@ from shield_engine.gates.document import (
     shown_difference,
 )
 from shield_engine.gates.question import PROPORTIONS, Question
-from shield_engine.statistics.bounds import (
-    Bounds,
-    rows_for_percentile,
-    rows_for_scaled,
-    tango_bounds,
-)
-from shield_engine.statistics.intervals import required_negatives
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
+from shield_engine.statistics.tests import required_negatives, rows_for_scaled
 from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
@@ -432,7 +428,7 @@ def _limit(requirement: Requirement) -> tuple[float, bool]:
     return requirement.by_more_than, True
 
 
-def _judged(requirement: Requirement, subject: str, bounds: Bounds) -> Judgement:
+def _judged(requirement: Requirement, subject: str, bounds: Figure) -> Judgement:
     limit, is_upper = _limit(requirement)
     judged = Judgement(
         requirement=requirement,
@@ -448,7 +444,7 @@ def _judged(requirement: Requirement, subject: str, bounds: Bounds) -> Judgement
         reason=_numbers(requirement, bounds, limit, is_upper=is_upper),
     )
     if bounds.value is None:
-        return replace(judged, reason=bounds.reason, advice="there is no figure to judge")
+        return replace(judged, reason=bounds.reason or "", advice="there is no figure to judge")
     if bounds.n < requirement.min_rows:
         missing = requirement.min_rows - bounds.n
         return replace(
@@ -467,7 +463,7 @@ def _judged(requirement: Requirement, subject: str, bounds: Bounds) -> Judgement
     return replace(judged, advice=advice, rows_needed=needed)
 
 
-def _sides(bounds: Bounds, limit: float, *, is_upper: bool) -> tuple[bool, bool]:
+def _sides(bounds: Figure, limit: float, *, is_upper: bool) -> tuple[bool, bool]:
     """Return whether the bound clears the limit, and whether the other is clearly beyond it."""
     low = -math.inf if bounds.low is None else bounds.low
     high = math.inf if bounds.high is None else bounds.high
@@ -476,7 +472,7 @@ def _sides(bounds: Bounds, limit: float, *, is_upper: bool) -> tuple[bool, bool]
 
 def _numbers(
     requirement: Requirement,
-    bounds: Bounds,
+    bounds: Figure,
     limit: float,
     *,
     is_upper: bool,
@@ -506,7 +502,7 @@ def _paired_reason(judged: Judgement) -> str:
 
 
 def _advice(
-    requirement: Requirement, bounds: Bounds, limit: float, *, is_upper: bool
+    requirement: Requirement, bounds: Figure, limit: float, *, is_upper: bool
 ) -> tuple[int | None, str]:
     """Return how many more rows would settle an open requirement, and what to say of it."""
     assert bounds.value is not None  # noqa: S101 - judged before
@@ -524,7 +520,7 @@ def _advice(
             return None, f"no number of rows can show exactly {shown(limit, 'share')}"
         target, seen = (limit, bounds.value) if is_upper else (1 - limit, 1 - bounds.value)
         needed = required_negatives(target, max(0.0, seen), requirement.confidence)
-        more = None if needed is None else math.ceil(needed * bounds.n / bounds.size) - bounds.n
+        more = None if needed is None else math.ceil(needed * bounds.n / bounds.worth) - bounds.n
     elif bounds.differing is not None:
         more = _tango_rows(bounds, limit, requirement.confidence, is_upper=is_upper)
     else:
@@ -535,21 +531,21 @@ def _advice(
     return more, f"about {more:,} more {rows} would settle it if the figure stays as observed"
 
 
-def _open_bound(requirement: Requirement, bounds: Bounds) -> tuple[int | None, str]:
-    if requirement.metric.endswith("_ms") and bounds.size >= 1:
+def _open_bound(requirement: Requirement, bounds: Figure) -> tuple[int | None, str]:
+    if requirement.metric.endswith("_ms") and bounds.worth >= 1:
         share = float(requirement.metric[1:-3]) / 100
         least = rows_for_percentile(share, requirement.confidence)
-        more = max(1, math.ceil(least * bounds.n / bounds.size) - bounds.n)
+        more = max(1, math.ceil(least * bounds.n / bounds.worth) - bounds.n)
         return more, f"{bounds.reason}: {more:,} more {requirement.kind.rows}"
-    return None, bounds.reason
+    return None, bounds.reason or ""
 
 
-def _tango_rows(bounds: Bounds, limit: float, confidence: float, *, is_upper: bool) -> int | None:
+def _tango_rows(bounds: Figure, limit: float, confidence: float, *, is_upper: bool) -> int | None:
     """Return how many more rows would let Tango's bound clear the limit at the rates seen."""
     difference, differing = bounds.value or 0.0, bounds.differing or 0.0
 
     def clears(scale: float) -> bool:
-        n = bounds.size * scale
+        n = bounds.worth * scale
         gained, lost = ((differing + sign * difference) * n / 2 for sign in (1, -1))
         low, high = tango_bounds(gained, lost, n, confidence)
         return high <= limit if is_upper else low >= limit

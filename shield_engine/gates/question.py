@@ -17,20 +17,14 @@ from shield_engine.decide.paired import (
     Patterns,
     auc_difference,
 )
-from shield_engine.metrics.figures import (
-    Figure,
-    binary_metrics,
-    multiclass_metrics,
-    paired_binary_metrics,
-)
-from shield_engine.statistics.bounds import (
-    Bounds,
-    compacted,
-    paired_percentile_bounds,
-    paired_proportion_bounds,
+from shield_engine.metrics.figures import binary_metrics, multiclass_metrics, paired_binary_metrics
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import (
+    paired_proportion,
     percentile_bounds,
-    proportion_bounds,
+    proportion,
 )
+from shield_engine.statistics.resampling import paired_percentile_bounds
 from shield_engine.types import LABELS
 
 if TYPE_CHECKING:
@@ -67,7 +61,7 @@ class Question:
     groups: Ints | None
     seed: int
 
-    def bounds(self) -> Bounds:
+    def bounds(self) -> Figure:
         """Return the figure, or its difference from the baseline, with its bounds."""
         name = self.requirement.metric
         if name.endswith("_ms"):
@@ -101,7 +95,7 @@ class Question:
         used = self.rows & ~np.any([np.isnan(ms) for ms in every], axis=0)
         return [ms[used] for ms in every], used
 
-    def _latency(self, percentile: float) -> Bounds:
+    def _latency(self, percentile: float) -> Figure:
         times, used = self._times()
         groups = None if self.groups is None else self.groups[used]
         empty = "no row was measured: the cache answered all, or the rows are none"
@@ -112,22 +106,24 @@ class Question:
             times[1], times[0], percentile, groups, confidence, self.seed, empty
         )
 
-    def _proportion(self) -> Bounds:
+    def _proportion(self) -> Figure:
         name, confidence = self.requirement.metric, self.requirement.confidence
         view = self.aligned.views[0]
         if name in _TWO_CLASSES and view.risk is None:
             reason = f"defined for two classes only, these rows have {len(view.label_names)}"
-            return Bounds(None, None, None, 0, 0.0, "", reason)
+            return Figure(None, None, None, 0, reason)
         empty = f"no {self.requirement.kind.rows}"
         hits, counted = self._counted(view)
         if not self.requirement.is_paired:
-            return proportion_bounds(hits, counted, self.groups, confidence, empty)
+            return proportion(
+                hits, counted, self.groups, bound="exact", confidence=confidence, empty=empty
+            )
         if name == "precision":  # each side flags rows of its own: no paired proportion
             return self._interval_bounds()
         before, other = self._counted(self.aligned.views[1])
         both = counted & other
         groups = None if self.groups is None else self.groups[both]
-        return paired_proportion_bounds(before[both], hits[both], groups, confidence, empty)
+        return paired_proportion(before[both], hits[both], groups, confidence, empty)
 
     def _counted(self, view: ModeView) -> tuple[Mask, Mask]:
         """Return successes and denominator of a proportion."""
@@ -142,20 +138,21 @@ class Question:
             return view.labels == 1, labelled & (view.predicted == 1)
         return view.predicted == 1, labelled & (view.labels == (1 if name == "recall" else 0))
 
-    def _interval_bounds(self) -> Bounds:
+    def _interval_bounds(self) -> Figure:
         """Return bounds from a two-sided interval at 2c - 1, so that each end holds at c."""
         name, confidence = self.requirement.metric, 2 * self.requirement.confidence - 1
         keep = self._labelled()
-        groups = None if self.groups is None else compacted(self.groups[keep])
+        groups = (
+            None
+            if self.groups is None
+            else np.unique(self.groups[keep], return_inverse=True)[1].reshape(-1)
+        )
         if self.requirement.is_paired:
             figure = self._difference(name, keep, groups, confidence)
         else:
             view, chars = self.aligned.views[0], self.aligned.scores[0].chars
             figure = _figures(view, keep, groups, self.seed, confidence, None, chars)[name]
-        reason = "" if figure.method else figure.reason or "no bound"
-        return Bounds(
-            figure.value, figure.low, figure.high, figure.n, figure.n, figure.method, reason
-        )
+        return figure
 
     def _difference(self, name: str, keep: Mask, groups: Ints | None, confidence: float) -> Figure:
         """Return candidate minus baseline; by patterns or DeLong where many rows cost nothing."""

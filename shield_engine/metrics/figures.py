@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -39,30 +39,25 @@ from shield_engine.metrics.inputs import (
     multiclass_input,
     number_column,
 )
-from shield_engine.metrics.scoring import BinaryScorer, ConfusionScorer, Limits
-from shield_engine.statistics.intervals import (
-    effective_size,
-    percentile_interval,
-    resample_count,
-    resample_weights,
-    wilson,
-)
+from shield_engine.metrics.scoring import BinaryScorer, ConfusionScorer
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import Interval, proportion
+from shield_engine.statistics.resampling import Resamples, percentile_interval, resample_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
 
 __all__ = [
     "METRIC_HELP",
     "METRIC_NAMES",
     "NUMBERS",
     "CalibrationBin",
-    "Figure",
-    "FigureRecord",
     "LatencySummary",
     "PrCurve",
     "RocCurve",
@@ -75,7 +70,6 @@ __all__ = [
     "latency_summary",
     "multiclass_metrics",
     "paired_binary_metrics",
-    "paired_multiclass_metrics",
     "percent",
     "pr_curve_points",
     "roc_curve_points",
@@ -140,49 +134,6 @@ _NEED_BOTH = (
     "fpr_at_95_recall",
     "length_only_auc",
 )
-
-
-class FigureRecord(TypedDict):
-    """A `Figure` as the evaluation output writes it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of an evaluation and how sure it is.
-
-    Attributes:
-        value: The number; `None` only where it is mathematically undefined.
-        low: Lower end of its confidence interval; `None` if there is none.
-        high: Upper end.
-        n: Rows in its denominator (recall: the risky rows, fpr: the harmless ones, precision: the
-            flagged ones, otherwise all).
-        reason: Why `value`, or the interval, is missing; `None` if nothing is.
-        method: How the interval came about: `wilson`, `bootstrap(1000, seed 7)`; empty if it is
-            missing.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reason: str | None = None
-    method: str = ""
-
-    def as_dict(self) -> FigureRecord:
-        """Return the figure as the evaluation output writes it."""
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "reason": self.reason,
-        }
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -278,16 +229,12 @@ def binary_metrics(
     truth, risk = truth[order], risk[order]
     sizes = None if sizes is None else sizes[order]
     codes = None if codes is None else codes[order]
-    scorer = BinaryScorer.of(truth, risk, threshold, sizes)
-    values = _values(scorer, len(truth))
-    plan = _Plan(truth, codes, resamples, seed, confidence)
+    plan = _Plan.of(truth, codes, resamples, seed, confidence)
     positives, n = int(truth.sum()), len(truth)
     flagged = risk >= threshold
     hit = truth.astype(bool)
-    cells = None
-    if plan.takes_cells():
-        cells = BinaryScorer.of_cells(truth, risk, threshold, sizes)
-    figures = plan.figures(scorer, values, cells)
+    given = truth, risk, threshold, sizes
+    figures = plan.figures(BinaryScorer.of(*given), lambda: BinaryScorer.of_cells(*given))
     figures["accuracy"] = plan.proportion(flagged == hit, np.ones(n, dtype=bool))
     figures["precision"] = plan.proportion(hit, flagged)
     figures["recall"] = plan.proportion(flagged, hit)
@@ -332,12 +279,9 @@ def multiclass_metrics(
     order = _canonical_order(truth, codes, predicted)
     truth, predicted = truth[order], predicted[order]
     codes = None if codes is None else codes[order]
-    scorer = ConfusionScorer.of(truth, predicted, len(label_names))
-    plan = _Plan(truth, codes, resamples, seed, confidence)
-    cells = None
-    if plan.takes_cells():
-        cells = ConfusionScorer.of_cells(truth, predicted, len(label_names))
-    figures = plan.figures(scorer, _values(scorer, len(truth)), cells)
+    plan = _Plan.of(truth, codes, resamples, seed, confidence)
+    given = truth, predicted, len(label_names)
+    figures = plan.figures(ConfusionScorer.of(*given), lambda: ConfusionScorer.of_cells(*given))
     figures["accuracy"] = plan.proportion(truth == predicted, np.ones(len(truth), dtype=bool))
     if not len(truth):
         return {name: _missing(0, "no rows") for name in METRIC_NAMES}
@@ -379,37 +323,20 @@ def paired_binary_metrics(
     truth = truth[order]
     first = BinaryScorer.of(truth, risk_a[order], threshold_a, None)
     second = BinaryScorer.of(truth, risk_b[order], threshold_b, None)
-    plan = _Plan(truth, None if codes is None else codes[order], resamples, seed, confidence)
-    return _paired_figures(first, second, plan)
-
-
-def paired_multiclass_metrics(
-    labels: ArrayLike,
-    probabilities_a: ArrayLike,
-    probabilities_b: ArrayLike,
-    label_names: Sequence[str],
-    *,
-    groups: ArrayLike | None = None,
-    seed: int = 7,
-    resamples: int | None = None,
-    confidence: float = 0.95,
-) -> dict[str, Figure]:
-    """Return B minus A for every multiclass metric on the same rows; see `paired_binary_metrics`.
-
-    Raises:
-        ValueError: As for `multiclass_metrics`.
-    """
-    classes = len(label_names)
-    truth, shares_a = multiclass_input(labels, probabilities_a, classes)
-    _, shares_b = multiclass_input(labels, probabilities_b, classes)
-    predicted_a, predicted_b = _most_probable(shares_a), _most_probable(shares_b)
-    codes = None if groups is None else group_codes(groups, len(truth))
-    order = _canonical_order(truth, codes, predicted_b, predicted_a)
-    truth = truth[order]
-    first = ConfusionScorer.of(truth, predicted_a[order], classes)
-    second = ConfusionScorer.of(truth, predicted_b[order], classes)
-    plan = _Plan(truth, None if codes is None else codes[order], resamples, seed, confidence)
-    return _paired_figures(first, second, plan)
+    plan = _Plan.of(truth, None if codes is None else codes[order], resamples, seed, confidence)
+    n = len(truth)
+    if not n:
+        return {name: _missing(0, "no rows") for name in METRIC_NAMES}
+    before, after = _values(first, n), _values(second, n)
+    samples = plan.sampled(first, second) if plan.draws.times else None
+    figures = {}
+    for name in METRIC_NAMES:
+        if np.isnan(before[name]) or np.isnan(after[name]):
+            figures[name] = _missing(n, "undefined for one of the two, or the same for both")
+            continue
+        drawn = None if samples is None else samples[1][name] - samples[0][name]
+        figures[name] = plan.figure(after[name] - before[name], drawn)
+    return figures
 
 
 def two_class_view(
@@ -469,84 +396,80 @@ class _Scorer(Protocol):
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights`, NaN where it is undefined."""
 
-    def limits(
-        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
-    ) -> Limits | None:
-        """Return ends that the bootstrap cannot find, `None` where it will do or none are known."""
+    def limited(
+        self, name: str, value: float, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Figure | None:
+        """Return a figure whose ends no bootstrap finds, `None` where it will do or none are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """How the intervals of one set are made."""
 
-    truth: Ints
-    groups: Ints | None
-    asked: int | None
-    seed: int
+    draws: Resamples
     confidence: float
 
+    @classmethod
+    def of(
+        cls, truth: Ints, groups: Ints | None, resamples: int | None, seed: int, confidence: float
+    ) -> _Plan:
+        times = resample_count(len(truth)) if resamples is None else resamples
+        return cls(Resamples(truth, groups, times if len(truth) > 1 else 0, seed), confidence)
+
     @property
-    def resamples(self) -> int:
-        return resample_count(len(self.truth)) if self.asked is None else self.asked
+    def takes_cells(self) -> bool:
+        """Whether there are so many single rows that cells of like rows are resampled."""
+        return self.draws.groups is None and len(self.draws.classes) > _CELL_ROWS
 
     def sampled(self, *scorers: _Scorer) -> list[dict[str, Floats]]:
         """Return the figures of each scorer on the same resamples."""
-        parts: list[list[dict[str, Floats]]] = [[] for _ in scorers]
-        draws = resample_weights(
-            self.truth, resamples=self.resamples, seed=self.seed, groups=self.groups
-        )
-        for weights in draws:
-            for scorer, found in zip(scorers, parts, strict=True):
-                found.append(scorer.figures(weights))
-        return [{name: np.concatenate([part[name] for part in p]) for name in p[0]} for p in parts]
-
-    def takes_cells(self) -> bool:
-        """Return whether there are so many single rows that cells of like rows are resampled."""
-        return self.groups is None and len(self.truth) > _CELL_ROWS and self._has_resamples()
+        parts = [[scorer.figures(weights) for scorer in scorers] for weights in self.draws.rows()]
+        return [
+            {
+                name: np.concatenate([figures[name] for figures in of_scorer])
+                for name in of_scorer[0]
+            }
+            for of_scorer in zip(*parts, strict=True)
+        ]
 
     def sampled_cells(
-        self, scorer: _Scorer, classes: Ints, counts: Floats, values: dict[str, float]
+        self, scorer: _Scorer, cell: Ints, values: dict[str, float]
     ) -> dict[str, Floats]:
         """Return resampled figures of cells, moved to where the rows' own figures are."""
-        rng = np.random.default_rng(self.seed)
-        weights = np.zeros((self.resamples, len(counts)))
-        for kind in np.unique(classes):
-            members = np.flatnonzero(classes == kind)
-            size = counts[members].sum()
-            weights[:, members] = rng.multinomial(int(size), counts[members] / size, self.resamples)
-        drawn, whole = scorer.figures(weights), scorer.figures(counts[None, :])
-        return {name: found + (values[name] - whole[name][0]) for name, found in drawn.items()}
+        rows = np.bincount(cell).astype(np.float64)
+        drawn = scorer.figures(self.draws.cells(cell, len(rows)))
+        whole = scorer.figures(rows[None, :])
+        return {name: sample + (values[name] - whole[name][0]) for name, sample in drawn.items()}
 
     def figures(
-        self,
-        scorer: _Scorer,
-        values: dict[str, float],
-        cells: tuple[_Scorer, Ints, Floats] | None = None,
+        self, scorer: _Scorer, cells: Callable[[], tuple[_Scorer, Ints]]
     ) -> dict[str, Figure]:
-        """Return bootstrap figures of everything the scorer knows."""
-        if not self._has_resamples():
-            return {name: self.figure(v, None) for name, v in values.items()}
-        if cells is None:
-            (samples,) = self.sampled(scorer)
+        """Return bootstrap figures of everything the scorer knows.
+
+        Args:
+            scorer: Of the rows.
+            cells: Returns a scorer of cells of like rows, and the cell of each row.
+        """
+        values = _values(scorer, len(self.draws.classes))
+        if not self.draws.times:
+            return {name: self.figure(value, None) for name, value in values.items()}
+        if self.takes_cells:
+            samples = self.sampled_cells(*cells(), values)
         else:
-            samples = self.sampled_cells(*cells, values)
-        sizes = self._class_sizes()
+            (samples,) = self.sampled(scorer)
+        sizes = self.draws.sizes(int(self.draws.classes.max(initial=0)) + 1)
         figures = {}
         for name, value in values.items():
-            drawn, limits = samples[name], None
+            limited = None
             if not np.isnan(value):
-                is_constant = float(np.ptp(drawn)) == 0
-                limits = scorer.limits(name, sizes, self.confidence, is_constant=is_constant)
-            figures[name] = (
-                self.figure(value, drawn, is_doubly_biased=name == "ece")
-                if limits is None
-                else self._within(value, limits)
+                is_constant = float(np.ptp(samples[name])) == 0
+                limited = scorer.limited(
+                    name, value, sizes, self.confidence, is_constant=is_constant
+                )
+            figures[name] = limited or self.figure(
+                value, samples[name], is_doubly_biased=name == "ece"
             )
         return figures
-
-    def _within(self, value: float, limits: Limits) -> Figure:
-        low, high = min(limits.low, value), max(limits.high, value)
-        return Figure(value, low, high, len(self.truth), method=limits.method)
 
     def figure(
         self, value: float, samples: Floats | None, *, is_doubly_biased: bool = False
@@ -558,70 +481,29 @@ class _Plan:
         larger of both forms: for 1,000 rows that raised the coverage of the true ECE from 0-82%
         to 89-96% in simulation.
         """
-        n = len(self.truth)
+        n = len(self.draws.classes)
         if np.isnan(value):
             return Figure(None, None, None, n)
         if samples is None:
             why = "no interval from one row" if n == 1 else "no interval: no resamples asked for"
             return Figure(value, None, None, n, why)
-        interval = percentile_interval(samples, self.confidence)
-        if interval is None:
+        ends = percentile_interval(samples, self.confidence)
+        if ends is None:
             why = f"no interval: the {len(samples)} resamples are all alike or mostly undefined"
             return Figure(value, None, None, n, why)
         undefined = int(np.isnan(samples).sum())
         left_out = f", {undefined} undefined left out" if undefined else ""
-        unit = "" if self.groups is None else ", whole groups"
-        low, high = interval.low, interval.high
         if is_doubly_biased:
-            low, high = max(0.0, 2 * value - high), min(1.0, max(high, 2 * value - low))
-        what = "cells, " if self.takes_cells() else ""
-        method = f"bootstrap({what}{len(samples)}, seed {self.seed}{unit}{left_out})"
-        return self._within(value, Limits(low, high, method))
+            low, high = ends
+            ends = Interval(max(0.0, 2 * value - high), min(1.0, max(high, 2 * value - low)))
+        what = "cells, " if self.takes_cells else ""
+        draws = self.draws
+        method = f"bootstrap({what}{draws.times}, seed {draws.seed}{draws.unit}{left_out})"
+        return Figure.around(value, ends, n, method)
 
-    def proportion(self, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Figure:
+    def proportion(self, hits: Mask, rows: Mask) -> Figure:
         """Return the share of `hits` among `rows`, with a Wilson interval."""
-        n, k = int(rows.sum()), int((hits & rows).sum())
-        if not n:
-            return Figure(None, None, None, 0)
-        if self.groups is None:
-            ends, method = wilson(k, n, self.confidence), "wilson"
-        else:
-            size = effective_size(
-                np.bincount(self.groups, weights=hits & rows).astype(np.float64),
-                np.bincount(self.groups, weights=rows).astype(np.float64),
-            )
-            ends = wilson(k / n * size, size, self.confidence)
-            method = f"wilson(groups, effective n {size:.1f})"
-        return Figure(k / n, ends.low, ends.high, n, method=method)
-
-    def _has_resamples(self) -> bool:
-        return self.resamples > 0 and len(self.truth) > 1
-
-    def _class_sizes(self) -> Floats:
-        """Return how many independent rows each class has: its groups, where there are groups."""
-        classes = range(int(self.truth.max(initial=0)) + 1)
-        if self.groups is None:
-            return np.array([np.sum(self.truth == c) for c in classes], dtype=np.float64)
-        groups = self.groups
-        return np.array([len(np.unique(groups[self.truth == c])) for c in classes], np.float64)
-
-
-def _paired_figures(first: _Scorer, second: _Scorer, plan: _Plan) -> dict[str, Figure]:
-    n = len(plan.truth)
-    if not n:
-        return {name: _missing(0, "no rows") for name in METRIC_NAMES}
-    before, after = _values(first, n), _values(second, n)
-    samples: list[dict[str, Floats]] | None = None
-    if plan.resamples > 0 and n > 1:
-        samples = plan.sampled(first, second)
-    figures = {}
-    for name in METRIC_NAMES:
-        if name not in before or np.isnan(before[name]) or np.isnan(after[name]):
-            figures[name] = _missing(n, "undefined for one of the two, or the same for both")
-            continue
-        drawn = None if samples is None else samples[1][name] - samples[0][name]
-        figures[name] = plan.figure(after[name] - before[name], drawn)
-    return figures
+        return proportion(hits, rows, self.draws.groups, confidence=self.confidence)
 
 
 def _values(scorer: _Scorer, n: int) -> dict[str, float]:

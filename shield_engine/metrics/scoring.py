@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from scipy import special
 
 from shield_engine.metrics.curves import ECE_BINS, bin_of, confusion
 from shield_engine.metrics.inputs import ratio
+from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import wilson
 
 if TYPE_CHECKING:
@@ -27,20 +28,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["BinaryScorer", "ConfusionScorer", "Limits"]
+__all__ = ["BinaryScorer", "ConfusionScorer"]
 
 _FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
 _CLASS_LIMITS = "wilson limits of each class"
 _CONFUSION_BASED = ("f1", "mcc", "balanced_accuracy", "macro_f1", "macro_recall")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Ends of an interval and how they came about."""
-
-    low: float
-    high: float
-    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +110,8 @@ class BinaryScorer:
     @classmethod
     def of_cells(
         cls, truth: Ints, risk: Floats, threshold: float, sizes: Floats | None
-    ) -> tuple[BinaryScorer, Ints, Floats]:
-        """Return a scorer of cells of like rows, the class of each cell, and how many rows it has.
+    ) -> tuple[BinaryScorer, Ints]:
+        """Return a scorer of cells of like rows, and the cell of each row.
 
         Cells are cut by score (finely among the highest harmless scores, where rates of 0.1% are
         decided), at the threshold, at the edges of calibration bins, and by length. Figures of the
@@ -148,7 +140,7 @@ class BinaryScorer:
         # Mean scores of a cell may round to below the threshold that all its rows reach.
         flagged = np.bincount(which, risk >= threshold) > 0
         means = np.where(flagged, np.maximum(means, threshold), means)
-        return cls.of(classes, means, threshold, mean_sizes), classes, counts.astype(np.float64)
+        return cls.of(classes, means, threshold, mean_sizes), which
 
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights` (shape (m, n)), NaN where undefined."""
@@ -177,38 +169,43 @@ class BinaryScorer:
             "length_only_auc": missing if self.lengths is None else self._length_auc(weights),
         }
 
-    def limits(
-        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
-    ) -> Limits | None:
-        """Return ends that the bootstrap cannot find, `None` where it will do or none are known.
+    def limited(
+        self, name: str, value: float, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Figure | None:
+        """Return a figure whose ends no bootstrap finds, `None` where it will do or none are known.
 
         Args:
             name: The figure.
+            value: Of all rows.
             sizes: Independent rows of each class.
             confidence: Coverage asked of the interval.
             is_constant: True if all resamples agree, so the bootstrap would claim certainty. Then
                 the share of each class told correctly moves between its Wilson limits.
         """
         if name in _FPR_LIMITS and (1 - _FPR_LIMITS[name]) ** sizes[0] > (1 - confidence) / 2:
-            return self._rare_recall(_FPR_LIMITS[name], sizes, confidence)
+            ends = 0.0, self._rare_recall(_FPR_LIMITS[name], sizes, confidence)
+            return self._figure(value, ends, "order statistics of the harmless scores")
         if not is_constant:
             return None
         if name in _CONFUSION_BASED:
-            low, high = _corners(name, self._cells(), self._present(), sizes, confidence)
-            return Limits(low, high, _CLASS_LIMITS)
+            ends = _corners(name, self._cells(), self._present(), sizes, confidence)
+            return self._figure(value, ends, _CLASS_LIMITS)
         if name in _FPR_LIMITS or name == "fpr_at_95_recall":
-            value = self.figures(np.ones((1, len(self.harmless) + len(self.risky))))[name][0]
             size = float(sizes[0] if name == "fpr_at_95_recall" else sizes[1])
-            ends = wilson(float(value) * size, size, confidence)
-            return Limits(ends.low, ends.high, "wilson at a fixed threshold")
+            return self._figure(
+                value, wilson(value * size, size, confidence), "wilson at a fixed threshold"
+            )
         if name == "roc_auc" and self.harmless[0] < self.risky[-1]:
             # AUC is at least recall times specificity at any threshold, here at the gap
-            specificity, recall = (wilson(size, size, (1 + confidence) / 2).low for size in sizes)
-            return Limits(specificity * recall, 1.0, _CLASS_LIMITS)
+            specificity, recall = (wilson(size, size, (1 + confidence) / 2)[0] for size in sizes)
+            return self._figure(value, (specificity * recall, 1.0), _CLASS_LIMITS)
         return None
 
-    def _rare_recall(self, limit: float, sizes: Floats, confidence: float) -> Limits:
-        """Return ends for the recall at an FPR that too few harmless rows can show.
+    def _figure(self, value: float, ends: tuple[float, float], method: str) -> Figure:
+        return Figure.around(value, ends, len(self.harmless) + len(self.risky), method)
+
+    def _rare_recall(self, limit: float, sizes: Floats, confidence: float) -> float:
+        """Return the upper end of a recall at an FPR that too few harmless rows can show.
 
         It is likely enough that no harmless row of this set scores above the true threshold, so
         recall there may be anything down to 0. The threshold's other end is an order statistic of
@@ -219,11 +216,10 @@ class BinaryScorer:
         count, tail = float(sizes[0]), (1 - confidence) / 4
         above = next(k for k in itertools.count() if special.bdtrc(k, int(count), limit) <= tail)
         rank = math.ceil(above * len(self.harmless) / count)
-        high = 1.0
-        if rank < len(self.harmless):
-            found = float(np.mean(self.risky >= self.harmless[rank]))
-            high = wilson(found * sizes[1], sizes[1], (1 + confidence) / 2).high
-        return Limits(0.0, high, "order statistics of the harmless scores")
+        if rank >= len(self.harmless):
+            return 1.0
+        flagged = float(np.mean(self.risky >= self.harmless[rank]))
+        return wilson(flagged * sizes[1], sizes[1], (1 + confidence) / 2)[1]
 
     def _cells(self) -> Floats:
         n, p, fp, tp = (
@@ -309,17 +305,11 @@ class ConfusionScorer:
         )
 
     @classmethod
-    def of_cells(
-        cls, truth: Ints, predicted: Ints, n_classes: int
-    ) -> tuple[ConfusionScorer, Ints, Floats]:
-        """Return a scorer of the confusion matrix's cells, the class and the rows of each."""
-        cells, counts = np.unique(truth * n_classes + predicted, return_counts=True)
-        scorer = cls(
-            cell_of_row=cells,
-            cells=confusion(truth, predicted, n_classes).astype(np.float64),
-            present=[int(index) for index in np.unique(truth)],
-        )
-        return scorer, cells // n_classes, counts.astype(np.float64)
+    def of_cells(cls, truth: Ints, predicted: Ints, n_classes: int) -> tuple[ConfusionScorer, Ints]:
+        """Return a scorer of the confusion matrix's cells, and the cell of each row."""
+        scorer = cls.of(truth, predicted, n_classes)
+        cells, which = np.unique(scorer.cell_of_row, return_inverse=True)
+        return replace(scorer, cell_of_row=cells), which.reshape(-1)
 
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Return each figure of each row of `weights` (shape (m, n)), NaN where undefined."""
@@ -328,14 +318,14 @@ class ConfusionScorer:
             drawn[:, cell] = weights @ (self.cell_of_row == cell)
         return _confusion_figures(drawn.reshape(-1, *self.cells.shape), self.present)
 
-    def limits(
-        self, name: str, sizes: Floats, confidence: float, *, is_constant: bool
-    ) -> Limits | None:
-        """Return ends for a figure that no resample changes; see `BinaryScorer.limits`."""
+    def limited(
+        self, name: str, value: float, sizes: Floats, confidence: float, *, is_constant: bool
+    ) -> Figure | None:
+        """Return a figure that no resample changes; see `BinaryScorer.limited`."""
         if not is_constant:
             return None
-        low, high = _corners(name, self.cells, self.present, sizes, confidence)
-        return Limits(low, high, _CLASS_LIMITS)
+        ends = _corners(name, self.cells, self.present, sizes, confidence)
+        return Figure.around(value, ends, int(self.cells.sum()), _CLASS_LIMITS)
 
 
 def _confusion_figures(cells: Floats, present: Sequence[int]) -> dict[str, Floats]:
@@ -373,9 +363,8 @@ def _corners(
         total, right = float(row.sum()), float(row[index])
         wrong = np.where(np.arange(len(row)) == index, 0.0, row)
         spread = wrong if wrong.any() else np.where(np.arange(len(row)) == index, 0.0, 1.0)
-        limits = wilson(right / total * sizes[index], sizes[index], each)
         options = []
-        for share in (limits.low, limits.high):
+        for share in wilson(right / total * sizes[index], sizes[index], each):
             moved = spread / spread.sum() * (1 - share) * total
             moved[index] = share * total
             options.append(moved)

@@ -8,8 +8,9 @@ from pathlib import Path
 from shield_engine.errors import ConfigError
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.hostile_text import fenced, markdown_text, visible
-from shield_engine.metrics.figures import NUMBERS, Figure
+from shield_engine.metrics.figures import NUMBERS
 from shield_engine.reports.report import ModeFigures, Report, leaves
+from shield_engine.statistics import Figure
 
 __all__ = ["as_markdown", "figure_text", "gate_markdown", "replace_figures"]
 

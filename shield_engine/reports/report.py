@@ -23,8 +23,9 @@ from shield_engine.decide.figures import (
 )
 from shield_engine.gates import candidate_of, shown
 from shield_engine.hostile_text import redacted
-from shield_engine.metrics.figures import Figure, binary_metrics, multiclass_metrics
+from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
 from shield_engine.policy import write_policies
+from shield_engine.statistics import Figure
 from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode
 

@@ -1,82 +1,137 @@
-"""How sure a figure is: intervals, resampling, paired tests and sample sizes.
+"""A figure and how sure it is: intervals and one-sided bounds, single or paired, alone or in groups.
 
-Arrays in, plain numbers or frozen dataclasses out. It hides the special functions and the
-resampling schemes; it knows no metric and no dataset.
+Counts, masks and arrays in, `Figure`s out. It hides the special functions and what rows that belong
+together are worth; it knows no metric and no dataset.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from scipy import special
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+
 __all__ = [
+    "MOST_ROWS",
+    "Figure",
+    "FigureRecord",
     "Interval",
-    "PairedDifference",
+    "checked_level",
     "clopper_pearson",
     "clopper_pearson_bounds",
+    "design_effect",
     "effective_size",
-    "holm",
-    "mcnemar_exact",
-    "minimum_detectable_effect",
-    "paired_difference",
-    "percentile_interval",
-    "required_negatives",
-    "resample_count",
-    "resample_weights",
+    "normal_quantile",
+    "paired_proportion",
+    "percentile_bounds",
+    "proportion",
+    "rows_for_percentile",
+    "tango_bounds",
+    "too_few_rows",
     "wilson",
     "wilson_bounds",
 ]
 
 Side = Literal["two", "lower", "upper"]
 
-_DEFAULT_RESAMPLES = 1_000
-_LEAST_RESAMPLES = 200
-_RESAMPLED_ROWS = 20_000_000  # about one second on one core
-_CHUNK_CELLS = 1 << 18  # 2 MB of float64 stays in a core's cache: 1.5 times as fast as 16 MB
-_MOST_NEGATIVES = 1_000_000_000
-_SAME = 1e-12  # resampled sums of equal scores differ by rounding only, below 1e-15
+MOST_ROWS = 1_000_000_000
+"""Nobody collects more; a sample size above this is none."""
+
+_ONE_GROUP = "all rows belong to one group"
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A confidence interval; both ends are included."""
+class Interval(NamedTuple):
+    """The ends of a confidence interval; both are included."""
 
     low: float
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """How much more often B is right than A on the same rows.
+class FigureRecord(TypedDict):
+    """A `Figure` as the evaluation output writes it."""
 
-    Attributes:
-        difference: Accuracy of B minus accuracy of A, -1..1.
-        low: Lower end of the interval of `difference`; `None` without two rows.
-        high: Upper end; `None` without two rows.
-        n: Rows compared.
-        only_a: Rows that only A has right.
-        only_b: Rows that only B has right.
-        p_value: Exact McNemar test, two-sided.
-        method: How the interval came about.
-    """
-
-    difference: float
+    value: float | None
     low: float | None
     high: float | None
     n: int
-    only_a: int
-    only_b: int
-    p_value: float
-    method: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number and how sure it is.
+
+    Attributes:
+        value: The number; `None` only where it is mathematically undefined.
+        low: Lower end of its interval, or one-sided bound; `None` if there is none.
+        high: Upper end.
+        n: Rows in its denominator (recall: the risky rows, fpr: the harmless ones, precision: the
+            flagged ones, otherwise all).
+        reason: Why `value`, or the interval, is missing; `None` if nothing is.
+        method: How the interval came about: `wilson`, `bootstrap(1000, seed 7)`; empty if it is
+            missing.
+        size: Independent rows that the `n` are worth, where they come in groups; else `None`.
+        differing: Share of rows on which the two sides of a paired proportion differ.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int = 0
+    reason: str | None = None
+    method: str = ""
+    size: float | None = None
+    differing: float | None = None
+
+    @classmethod
+    def around(
+        cls,
+        value: float,
+        ends: tuple[float | None, float | None],
+        n: int,
+        method: str,
+        size: float | None = None,
+    ) -> Figure:
+        """Return a figure whose ends are moved, where they miss its value, to hold it."""
+        low, high = ends
+        return cls(
+            value,
+            None if low is None else min(low, value),
+            None if high is None else max(high, value),
+            n,
+            method=method,
+            size=size,
+        )
+
+    @property
+    def worth(self) -> float:
+        """How many independent rows the figure rests on."""
+        return self.n if self.size is None else self.size
+
+    def scaled(self, factor: float) -> Figure:
+        """Return the figure in another unit; `factor` is at least 0."""
+        ends = (self.value, self.low, self.high)
+        value, low, high = (None if end is None else end * factor for end in ends)
+        return replace(self, value=value, low=low, high=high)
+
+    def as_dict(self) -> FigureRecord:
+        """Return the figure as the evaluation output writes it."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "reason": self.reason,
+        }
 
 
 def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
@@ -91,16 +146,14 @@ def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
     return Interval(float(low), float(high))
 
 
-def wilson_bounds(
-    k: ArrayLike, n: ArrayLike, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def wilson_bounds(k: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
     """Return lower and upper Wilson bounds of many proportions, shaped as `k` and `n` broadcast.
 
     Raises:
         ValueError: Some `k` lies outside 0..n, or `confidence` outside 0..1.
     """
     hits, rows = _counts(k, n)
-    z = _z(0.5 + _checked(confidence) / 2)
+    z = normal_quantile(0.5 + checked_level(confidence) / 2)
     safe = np.where(rows == 0, 1.0, rows)
     rate = hits / safe
     spread = z * np.sqrt(rate * (1 - rate) / safe + z * z / (4 * safe * safe))
@@ -127,7 +180,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95, side: Side = "two"
 
 def clopper_pearson_bounds(
     k: ArrayLike, n: ArrayLike, confidence: float = 0.95, side: Side = "two"
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     """Return lower and upper exact bounds of many proportions; see `clopper_pearson`.
 
     Raises:
@@ -136,7 +189,7 @@ def clopper_pearson_bounds(
     if side not in ("two", "lower", "upper"):
         raise ValueError(f"side is 'two', 'lower' or 'upper', not {side!r}")
     hits, rows = _counts(k, n)
-    error = (1 - _checked(confidence)) / (2 if side == "two" else 1)
+    error = (1 - checked_level(confidence)) / (2 if side == "two" else 1)
     low, high = np.zeros_like(hits), np.ones_like(hits)
     if side != "upper":
         bound = special.betaincinv(np.maximum(hits, 1), rows - hits + 1, error)
@@ -147,7 +200,70 @@ def clopper_pearson_bounds(
     return low, high
 
 
-def effective_size(hits: NDArray[np.float64], rows: NDArray[np.float64]) -> float:
+def proportion(
+    hits: Mask | Floats,
+    rows: Mask | Floats,
+    groups: Ints | None = None,
+    *,
+    bound: Literal["wilson", "exact"] = "wilson",
+    confidence: float = 0.95,
+    empty: str | None = None,
+) -> Figure:
+    """Return the share of `hits` among `rows`, with a Wilson interval or exact one-sided bounds.
+
+    Groups count what their rows are worth, see `effective_size`. For exact bounds that is taken
+    down for the few groups that estimate it (Korn and Graubard 1998: times
+    (t(n - 1) / t(groups - 1))^2), and rounded to whole rows against the claim.
+
+    Args:
+        hits: Successes, shape (n,): whether each row is one, or how many each line of rows has.
+        rows: The denominator, shape (n,), likewise; a hit outside of it does not count.
+        groups: Codes from 0 of rows that belong together, shape (n,).
+        bound: `wilson` at `confidence` for both ends together, or `exact`, Clopper and Pearson's,
+            at `confidence` for each bound by itself.
+        confidence: Coverage asked.
+        empty: The reason given if there are no rows.
+    """
+    of_rows = np.asarray(rows, dtype=np.float64)
+    of_hits = np.minimum(np.asarray(hits, dtype=np.float64), of_rows)
+    n, k = int(of_rows.sum()), float(of_hits.sum())
+    if not n:
+        return Figure(None, None, None, 0, empty)
+    if groups is not None:
+        of_hits, of_rows = (_sums(groups, values) for values in (of_hits, of_rows))
+        of_hits, of_rows = of_hits[of_rows > 0], of_rows[of_rows > 0]
+    if bound == "exact":
+        is_grouped = groups is not None and len(of_rows) < n
+        return _exact_proportion(of_hits, of_rows, confidence, is_grouped=is_grouped)
+    if groups is None:
+        return Figure(k / n, *wilson(k, n, confidence), n, method="wilson")
+    size = effective_size(of_hits, of_rows)
+    method = f"wilson(groups, effective n {size:.1f})"
+    return Figure(k / n, *wilson(k / n * size, size, confidence), n, method=method, size=size)
+
+
+def _exact_proportion(hits: Floats, rows: Floats, confidence: float, *, is_grouped: bool) -> Figure:
+    """Return a proportion, of one line a group or a row, with one-sided exact bounds."""
+    n, k = int(rows.sum()), float(hits.sum())
+    size, method = float(n), "one-sided Clopper-Pearson"
+    if is_grouped:
+        size = _grouped_size(hits, rows, confidence)
+        method += f", groups, effective n {size:.1f}"
+    whole = math.floor(size + 1e-9)
+    if whole < 1:
+        return Figure(k / n, None, None, n, _ONE_GROUP, method, size)
+    below, above = math.floor(k * (whole / n) + 1e-9), math.ceil(k * (whole / n) - 1e-9)
+    low = clopper_pearson(below, whole, confidence, "lower").low
+    high = clopper_pearson(above, whole, confidence, "upper").high
+    return Figure(k / n, low, high, n, None, method, size)
+
+
+def _sums(groups: Ints, values: Floats | Mask) -> Floats:
+    """Return the sum of each group."""
+    return np.bincount(groups, values).astype(np.float64)
+
+
+def effective_size(hits: Floats, rows: Floats) -> float:
     """Return how many independent rows a proportion over groups is worth.
 
     The variance of the proportion is taken between groups (linearised ratio) and compared with
@@ -168,283 +284,203 @@ def effective_size(hits: NDArray[np.float64], rows: NDArray[np.float64]) -> floa
     binomial = rate * (1 - rate) / total
     if binomial == 0 or groups == 1:
         return float(groups)
-    residual = hits - rate * rows
-    between = groups / (groups - 1) * float(residual @ residual) / total**2
+    between = _variance_between(hits - rate * rows, total)
     return min(total, total * binomial / between) if between > 0 else float(groups)
 
 
-def resample_count(n: int) -> int:
-    """Return the default number of bootstrap resamples for `n` rows.
-
-    1,000 up to 20,000 rows, then fewer so that resamples times rows stay at 20 million, but never
-    below 200.
-    """
-    return max(_LEAST_RESAMPLES, min(_DEFAULT_RESAMPLES, _RESAMPLED_ROWS // max(n, 1)))
-
-
-def resample_weights(
-    strata: NDArray[np.int64],
-    *,
-    resamples: int,
-    seed: int,
-    groups: NDArray[np.int64] | None = None,
-) -> Iterator[NDArray[np.float64]]:
-    """Yield how often each row is drawn, in chunks of shape (resamples in the chunk, n).
-
-    Without groups, rows are drawn with replacement within each stratum, so each stratum keeps its
-    size. With groups, whole groups are drawn, within the sets of groups that hold the same strata;
-    if each row is its own group the two schemes are the same.
+def design_effect(gain: Ints, groups: Ints) -> float | None:
+    """Return the variance of a mean gain between groups over that of independent rows.
 
     Args:
-        strata: Class of each row, shape (n,), sorted ascending unless groups are given.
-        resamples: How many resamples in all.
-        seed: Seed of the generator; the same seed gives the same draws.
-        groups: Group of each row, 0..g-1, shape (n,).
-    """
-    rng = np.random.default_rng(seed)
-    if groups is None:
-        kinds = strata
-        n_units = len(strata)
-    else:
-        n_units = int(groups.max(initial=-1)) + 1
-        seen = np.zeros((n_units, int(strata.max(initial=0)) + 1), dtype=bool)
-        seen[groups, strata] = True
-        kinds = np.unique(~seen, axis=0, return_inverse=True)[1].reshape(-1)
-    units = np.argsort(kinds, kind="stable")
-    is_sorted = bool(np.array_equal(units, np.arange(n_units)))
-    sizes = np.unique(kinds, return_counts=True)[1]
-    chunk = max(1, _CHUNK_CELLS // max(len(strata), 1))
-    for start in range(0, resamples, chunk):
-        times = min(chunk, resamples - start)
-        drawn = np.empty((times, n_units), dtype=np.int64)
-        first = 0
-        for size in sizes:
-            drawn[:, first : first + size] = rng.integers(first, first + size, (times, size))
-            first += size
-        drawn += np.arange(times)[:, None] * n_units
-        counts = np.bincount(drawn.reshape(-1), minlength=times * n_units)
-        weights = counts.reshape(times, n_units).astype(np.float64)
-        if not is_sorted:
-            unsorted = np.empty_like(weights)
-            unsorted[:, units] = weights
-            weights = unsorted
-        yield weights if groups is None else weights[:, groups]
-
-
-def percentile_interval(samples: NDArray[np.float64], confidence: float = 0.95) -> Interval | None:
-    """Return the percentile interval of bootstrap samples.
-
-    Samples where the figure is undefined (NaN) are left out.
+        gain: Of each row: -1, 0 or 1, shape (n,).
+        groups: Codes of rows that belong together, shape (n,).
 
     Returns:
-        The interval, or `None` if it would claim what it cannot know: fewer than half of the
-        samples are defined, or all are equal.
+        The quotient, or `None` where it shows nothing: one group, or rows all alike.
     """
-    defined = samples[~np.isnan(samples)]
-    if 2 * len(defined) < len(samples) or len(defined) == 0 or np.ptp(defined) <= _SAME:
+    mean = float(gain.mean())
+    alone = float(np.mean((gain - mean) ** 2)) / len(gain)
+    residual = _sums(groups, np.asarray(gain - mean, np.float64))
+    if alone == 0 or len(residual) < 2:
         return None
-    tail = (1 - _checked(confidence)) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return _variance_between(residual, len(gain)) / alone
 
 
-def mcnemar_exact(b: int, c: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test.
-
-    Args:
-        b: Rows that only the first has right.
-        c: Rows that only the second has right.
-
-    Raises:
-        ValueError: A count is negative.
-    """
-    if b < 0 or c < 0:
-        raise ValueError(f"counts of disagreeing rows cannot be negative: b = {b}, c = {c}")
-    return min(1.0, 2 * float(special.bdtr(float(min(b, c)), b + c, 0.5))) if b + c else 1.0
+def _variance_between(residual: Floats, total: float) -> float:
+    """Return the variance of a mean of `total` rows from each group's sum of distances from it."""
+    count = len(residual)
+    return count / (count - 1) * float(residual @ residual) / total**2
 
 
-def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values adjusted for their number (Holm 1979), in the order given.
-
-    Raises:
-        ValueError: A p-value is not within 0..1.
-    """
-    given = np.asarray(p_values, dtype=np.float64)
-    if not bool(np.all((given >= 0) & (given <= 1))):
-        raise ValueError(f"p-values lie within 0..1, got {given.tolist()}")
-    order = np.argsort(given, kind="stable")
-    scaled = given[order] * np.arange(len(given), 0, -1)
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted
+def _few_groups(groups: int, n: int, confidence: float) -> float:
+    """Return by what a size is multiplied that so few groups estimate (Korn and Graubard 1998)."""
+    few, many = (float(special.stdtrit(df, confidence)) for df in (groups - 1, n - 1))
+    return (many / few) ** 2
 
 
-def paired_difference(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 7,
-) -> PairedDifference:
-    """Return how much more often B is right than A, with a bootstrap interval and McNemar's test.
+def _grouped_size(hits: Floats, rows: Floats, confidence: float) -> float:
+    """Return what grouped rows are worth, 0 if one group is all there is."""
+    if len(rows) < 2:
+        return 0.0
+    size, n = effective_size(hits, rows), int(rows.sum())
+    if not 0 < float(hits.sum()) < n:
+        return size
+    return size * _few_groups(len(rows), n, confidence)
 
-    Rows are resampled in pairs; with groups, whole groups are. Where rows never disagree, the
-    bootstrap would claim certainty; then the ends are the Wilson bound of the rate of
-    disagreement, on either side of 0.
+
+def percentile_bounds(
+    values: Floats, percentile: float, groups: Ints | None, confidence: float, empty: str
+) -> Figure:
+    """Return a percentile with distribution-free one-sided bounds from order statistics.
+
+    The r-th smallest of n bounds the p-quantile from above with probability
+    P(Binomial(n, p) <= r - 1) (David and Nagaraja 2003, section 7.1). Below
+    log(1 - confidence) / log(p) rows no upper bound exists: 59 for the 95th percentile at 95%.
+    With groups, ranks are those of the effective sample size.
 
     Args:
-        correct_a: Whether A is right on each row, shape (n,).
-        correct_b: The same for B, on the same rows in the same order.
-        groups: Group of each row, any hashable values.
-        confidence: Coverage asked of the interval.
-        resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
-
-    Raises:
-        ValueError: There are no rows, or the arrays differ in length.
+        values: Shape (n,).
+        percentile: 0..100.
+        groups: Codes of rows that belong together, shape (n,).
+        confidence: Of each bound by itself.
+        empty: The reason given if there are no values.
     """
-    first, second = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
-        raise ValueError(
-            "two arrays of the same rows are needed, at least one row; "
-            f"got shapes {first.shape} and {second.shape}"
-        )
-    n = len(first)
-    only_a, only_b = int(np.sum(first & ~second)), int(np.sum(second & ~first))
-    gain = second.astype(np.float64) - first.astype(np.float64)
-    rng = np.random.default_rng(seed)
-    if groups is None:
-        size = float(n)
-        cells = np.array([only_a, only_b, n - only_a - only_b]) / n
-        drawn = rng.multinomial(n, cells, resamples)
-        samples = (drawn[:, 1] - drawn[:, 0]) / n
-    else:
-        codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-        if len(codes) != n:
-            raise ValueError(f"groups has {len(codes)} entries for {n} rows")
-        sums, rows = np.bincount(codes, gain), np.bincount(codes).astype(np.float64)
-        size = float(len(rows))
-        one_kind = np.zeros(len(rows), dtype=np.int64)
-        parts = resample_weights(one_kind, resamples=resamples, seed=seed)
-        samples = np.concatenate([(w @ sums) / (w @ rows) for w in parts])
-    difference = (only_b - only_a) / n
-    interval = percentile_interval(samples, confidence)
-    method = f"bootstrap({resamples}, seed {seed})"
-    if n == 1:
-        interval, method = None, "none: one row"
-    elif interval is None and only_a + only_b == 0:
-        bound = wilson(0, size, confidence).high
-        interval, method = Interval(-bound, bound), "wilson bound of no disagreement"
-    elif interval is None:
-        interval, method = None, "none: all resamples agree"
-    return PairedDifference(
-        difference=difference,
-        low=None if interval is None else min(interval.low, difference),
-        high=None if interval is None else max(interval.high, difference),
-        n=n,
-        only_a=only_a,
-        only_b=only_b,
-        p_value=mcnemar_exact(only_a, only_b),
-        method=method,
+    n, share = len(values), percentile / 100
+    if not n:
+        return Figure(None, None, None, 0, empty)
+    value = float(np.percentile(values, percentile))
+    size = float(n)
+    if groups is not None:
+        rows = _sums(groups, np.ones(n))
+        used = rows > 0
+        if int(used.sum()) < n:
+            above = _sums(groups, values > value)
+            size = _grouped_size(above[used], rows[used], confidence)
+    whole = math.floor(size + 1e-9)
+    method = "order statistics" if size == n else f"order statistics, effective n {size:.1f}"
+    if whole < 1:
+        return Figure(value, None, None, n, _ONE_GROUP, method, size)
+    ordered = np.sort(values)
+    upper, lower = _ranks(whole, share, confidence)
+    high = None if upper is None else float(ordered[math.ceil(upper * n / whole) - 1])
+    low = None if lower is None else float(ordered[max(1, math.floor(lower * n / whole)) - 1])
+    figure = Figure.around(value, (low, high), n, method, size)
+    return (
+        figure if high is not None else replace(figure, reason=too_few_rows(percentile, confidence))
     )
 
 
-def minimum_detectable_effect(
-    n: int, discordant_rate: float, *, power: float = 0.8, confidence: float = 0.95
-) -> float | None:
-    """Return the smallest true difference in accuracy that `n` paired rows would show.
+def too_few_rows(percentile: float, confidence: float) -> str:
+    """Return why a percentile has no upper bound."""
+    needed = rows_for_percentile(percentile / 100, confidence)
+    return f"p{percentile:g} needs at least {needed:,} independent rows"
 
-    Solves the sample-size formula of McNemar's test (Miettinen 1968),
-    n d^2 = (z_a sqrt(r) + z_b sqrt(r - d^2))^2, for d. A difference d needs disagreement of at
-    least d, so r = max(`discordant_rate`, d). The exact test adds a floor: with 95% confidence six
-    rows must disagree, all one way.
+
+def rows_for_percentile(share: float, confidence: float) -> int:
+    """Return from how many rows on the largest bounds the `share`-quantile from above."""
+    return math.ceil(math.log(1 - confidence) / math.log(share) - 1e-9)
+
+
+def _ranks(n: int, share: float, confidence: float) -> tuple[int | None, int | None]:
+    """Return the least rank that bounds the quantile from above and the greatest from below."""
+    below = special.bdtr(np.arange(n, dtype=np.float64), n, share)  # P(X <= 0), ..., P(X <= n - 1)
+    upper = int(np.searchsorted(below, confidence)) + 1  # P(X <= r - 1) >= confidence
+    lower = int(np.searchsorted(below, 1 - confidence, side="right"))  # P(X <= s - 1) <= 1 - c
+    return upper if upper <= n else None, lower if lower >= 1 else None
+
+
+def tango_bounds(gained: float, lost: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return one-sided score bounds of a paired difference of proportions (Tango 1998).
 
     Args:
-        n: Rows that both have scored.
-        discordant_rate: Share of rows on which exactly one of the two is right.
-        power: Chance of finding a true difference of that size.
-        confidence: 1 minus the level of the two-sided test.
-
-    Returns:
-        The difference in 0..1, or `None` if no difference could be shown with so few rows.
-
-    Raises:
-        ValueError: A rate lies outside 0..1 or `n` is negative.
+        gained: Rows that only the second has.
+        lost: Rows that only the first has.
+        n: Rows of both; fractions are allowed, for effective sizes.
+        confidence: Of each bound by itself.
     """
-    if n < 0 or not 0 <= discordant_rate <= 1:
-        raise ValueError(f"n = {n} and discordant_rate = {discordant_rate} must be in range")
-    z_level, z_power = _z(0.5 + _checked(confidence) / 2), _z(_checked(power))
-    least_rows = math.ceil(math.log2(2 / (1 - confidence)))
+    z = normal_quantile(confidence)
+    return -_tango_high(lost, gained, n, z), _tango_high(gained, lost, n, z)
 
-    def surplus(effect: float) -> float:
-        rate = max(discordant_rate, effect)
-        need = z_level * math.sqrt(rate) + z_power * math.sqrt(max(rate - effect**2, 0.0))
-        return n * effect**2 - need**2
 
-    if n < least_rows or surplus(1.0) < 0:
-        return None
-    low, high = 0.0, 1.0
-    for _ in range(60):  # halves the bracket to below 1e-17
+def _tango_high(gained: float, lost: float, n: float, z: float) -> float:
+    """Return the largest difference that the score test at `z` does not refuse."""
+    low, high = (gained - lost) / n, 1.0
+    for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if surplus(middle) >= 0 else (middle, high)
-    return max(high, least_rows / n)
+        if _tango_score(gained, lost, n, middle) >= -z:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
-def required_negatives(
-    fpr_target: float, observed_fpr: float, confidence: float = 0.95
-) -> int | None:
-    """Return how many negatives would prove `fpr_target`, if the FPR stays as observed.
+def _tango_score(gained: float, lost: float, n: float, difference: float) -> float:
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * difference
+    c = -lost * difference * (1 - difference)
+    rate = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * rate + difference * (1 - difference))
+    gap = gained - lost - n * difference
+    if variance <= 0:
+        return 0.0 if abs(gap) < 1e-12 else math.copysign(math.inf, gap)
+    return gap / math.sqrt(variance)
 
-    The proof is the one-sided Clopper-Pearson bound: P(at most k of N | target) <= 1 - confidence,
-    with k the false alarms that go with `observed_fpr`. With none observed, 1% at 95% needs 299.
 
-    Returns:
-        The number, or `None` if more would not help: the observed rate is not below the target, or
-        so near that over a thousand million would be needed.
+def paired_proportion(
+    before: Mask, after: Mask, groups: Ints | None, confidence: float, empty: str
+) -> Figure:
+    """Return by how much a share grew from `before` to `after` on the same rows.
+
+    Bounds are Tango's. With groups, counts are divided by the design effect of the row-wise gain;
+    rows that never disagree show none, then each group counts as one row.
+
+    Args:
+        before: Whether each row of the denominator counts for the first, shape (n,).
+        after: The same for the second.
+        groups: Codes of rows that belong together, shape (n,).
+        confidence: Of each bound by itself.
+        empty: The reason given if there are no rows.
+    """
+    n = len(before)
+    if not n:
+        return Figure(None, None, None, 0, empty)
+    gain = after.astype(np.int64) - before.astype(np.int64)
+    gained, lost = int(np.sum(gain > 0)), int(np.sum(gain < 0))
+    size, method = float(n), "Tango's score bounds"
+    codes = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    if codes is not None and int(codes.max()) + 1 < n:
+        size = _paired_size(gain, codes, confidence)
+        method = f"Tango's score bounds, groups, effective n {size:.1f}"
+    if size < 1:
+        return Figure((gained - lost) / n, None, None, n, _ONE_GROUP, method, size)
+    low, high = tango_bounds(gained * size / n, lost * size / n, size, confidence)
+    share = (gained + lost) / n
+    return Figure((gained - lost) / n, low, high, n, None, method, size, share)
+
+
+def _paired_size(gain: Ints, groups: Ints, confidence: float) -> float:
+    """Return how many independent rows the mean gain of grouped rows is worth."""
+    n, count = len(gain), int(groups.max()) + 1
+    if count < 2:
+        return 0.0
+    effect = design_effect(gain, groups)
+    if not effect:
+        return float(count)
+    return min(float(n), n / effect) * _few_groups(count, n, confidence)
+
+
+def checked_level(confidence: float) -> float:
+    """Return a confidence or power.
 
     Raises:
-        ValueError: A rate lies outside 0..1, or the target is 0 or 1.
+        ValueError: It does not lie inside 0..1.
     """
-    error = 1 - _checked(confidence)
-    if not 0 < fpr_target < 1 or not 0 <= observed_fpr <= 1:
-        raise ValueError(
-            f"fpr_target = {fpr_target} must lie inside 0..1, "
-            f"observed_fpr = {observed_fpr} within 0..1"
-        )
-    if observed_fpr >= fpr_target:
-        return None
-
-    def least(k: int) -> int:
-        low, high = k, 2 * k + 2
-        while special.bdtr(float(k), high, fpr_target) > error:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            enough = special.bdtr(float(k), middle, fpr_target) <= error
-            low, high = (low, middle) if enough else (middle, high)
-        return high
-
-    low, high = -1, 0
-    while high < observed_fpr * least(high):
-        low, high = high, 2 * high + 1
-        if high > _MOST_NEGATIVES * fpr_target:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if middle >= observed_fpr * least(middle) else (middle, high)
-    needed = least(high)
-    return needed if needed <= _MOST_NEGATIVES else None
-
-
-def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence and power lie inside 0..1 (0.95 for 95%), got {confidence}")
     return confidence
 
 
-def _counts(k: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _counts(k: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     hits, rows = np.broadcast_arrays(np.asarray(k, np.float64), np.asarray(n, np.float64))
     fits = (hits >= 0) & (hits <= rows)
     if not bool(np.all(fits)):
@@ -454,5 +490,6 @@ def _counts(k: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     return hits, rows
 
 
-def _z(probability: float) -> float:
+def normal_quantile(probability: float) -> float:
+    """Return the quantile of the standard normal distribution."""
     return float(special.ndtri(probability))

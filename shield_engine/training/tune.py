@@ -25,7 +25,8 @@ import numpy as np
 from shield_engine.errors import TrainingError, UnknownNameError
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelEntry, ModelLoader, ModelRegistry
 from shield_engine.settings import bundled
-from shield_engine.statistics.intervals import holm, mcnemar_exact, wilson
+from shield_engine.statistics.intervals import wilson
+from shield_engine.statistics.tests import holm, mcnemar_exact
 from shield_engine.training.compose import compose_injection, compose_toxicity
 from shield_engine.training.export import (
     KEPT_WIDE,

@@ -8,18 +8,13 @@ from hypothesis import strategies as st
 
 from shield_engine.metrics.figures import (
     METRIC_NAMES,
-    Figure,
     binary_metrics,
     multiclass_metrics,
     threshold_sweep,
 )
-from shield_engine.statistics.intervals import (
-    clopper_pearson,
-    holm,
-    minimum_detectable_effect,
-    required_negatives,
-    wilson,
-)
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import clopper_pearson, wilson
+from shield_engine.statistics.tests import holm, minimum_detectable_effect, required_negatives
 
 Row = tuple[int, float, int, int]
 ROWS = st.lists(

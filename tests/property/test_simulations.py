@@ -11,20 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shield_engine.decide.paired import grouped_mcnemar
-from shield_engine.metrics.figures import (
-    Figure,
-    binary_metrics,
-    multiclass_metrics,
-    paired_binary_metrics,
-)
-from shield_engine.statistics.intervals import (
-    clopper_pearson_bounds,
-    holm,
-    mcnemar_exact,
-    paired_difference,
-    wilson_bounds,
-)
+from shield_engine.metrics.figures import binary_metrics, multiclass_metrics, paired_binary_metrics
+from shield_engine.statistics import Figure
+from shield_engine.statistics.intervals import clopper_pearson_bounds, wilson_bounds
+from shield_engine.statistics.resampling import paired_difference
+from shield_engine.statistics.tests import grouped_mcnemar, holm, mcnemar_exact
 
 SETS = 400
 RATES = np.linspace(0.02, 0.98, 97)

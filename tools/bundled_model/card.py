@@ -29,7 +29,9 @@ from shield_engine.engine import Shield
 from shield_engine.ml.variants import build_fp32
 from shield_engine.reports.markdown import replace_figures
 from shield_engine.settings import bundled
-from shield_engine.statistics.intervals import paired_difference, wilson
+from shield_engine.statistics.intervals import wilson
+from shield_engine.statistics.resampling import paired_difference
+from shield_engine.statistics.tests import pair_p_value
 from shield_engine.training.compose import DISGUISES, insert, is_kept
 from shield_engine.types import LABELS, Task, Variant
 
@@ -280,10 +282,11 @@ def parity_tables(
         b = [value for task in tasks for value in pooled[task][1]]
         flipped = [value for task in tasks for value in flips[task]]
         paired = paired_difference(a, b)
+        p_value = pair_p_value(np.array(a), np.array(b), None)
         low, high = (100 * (paired.low or 0.0), 100 * (paired.high or 0.0))
         total.append([
             name, f"{len(flipped):,}", with_interval(sum(flipped), len(flipped)),
-            f"{100 * paired.difference:+.2f} ({low:+.2f} to {high:+.2f})", f"{paired.p_value:.3f}",
+            f"{100 * (paired.value or 0.0):+.2f} ({low:+.2f} to {high:+.2f})", f"{p_value:.3f}",
         ])  # fmt: skip
     return [
         "INT8 against FP32 (FP16 gives the scores of FP32 to the last bit):",

@@ -37,8 +37,8 @@ from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import ModeView, mode_view
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import lattice
-from shield_engine.metrics.figures import Figure
 from shield_engine.policy import Policy
+from shield_engine.statistics import Figure
 from shield_engine.store import RunInfo, Scores
 from shield_engine.types import Mode, Task, Variant
 

@@ -21,7 +21,7 @@ from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.decide.traffic import Traffic, day_of
-from shield_engine.metrics.figures import Figure
+from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import Interval
 
 COLUMN = ScoreColumn.of([0, 0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.5, 0.9])

@@ -21,8 +21,9 @@ from dashboard.widgets import (
     progress_text,
     visible,
 )
-from shield_engine.metrics.figures import Figure, figure_text, percent
+from shield_engine.metrics.figures import figure_text, percent
 from shield_engine.runs.execution import Progress
+from shield_engine.statistics import Figure
 
 HOSTILE = (
     "<script>alert(1)</script>",

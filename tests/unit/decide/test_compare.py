@@ -14,13 +14,9 @@ from shield_engine.decide.compare import compare, cost_per_million
 from shield_engine.decide.figures import mode_view
 from shield_engine.decide.paired import (
     LatencyRatio,
-    PairTest,
     Patterns,
     auc_difference,
-    grouped_mcnemar,
     latency_ratio,
-    pair_test,
-    rows_needed,
 )
 from shield_engine.decide.slices import (
     LENGTH_BANDS,
@@ -32,12 +28,21 @@ from shield_engine.decide.slices import (
 )
 from shield_engine.decide.verdict import Nouns, about, latency_phrase, pair_sentence
 from shield_engine.metrics.figures import (
-    Figure,
     binary_metrics,
+    multiclass_metrics,
     paired_binary_metrics,
-    paired_multiclass_metrics,
 )
-from shield_engine.statistics.intervals import holm, mcnemar_exact, paired_difference
+from shield_engine.metrics.scoring import ConfusionScorer
+from shield_engine.statistics import Figure
+from shield_engine.statistics.resampling import Resamples, paired_difference
+from shield_engine.statistics.tests import (
+    PairTest,
+    grouped_mcnemar,
+    holm,
+    mcnemar_exact,
+    pair_test,
+    rows_needed,
+)
 from shield_engine.store import Scores
 from shield_engine.types import Mode, Task
 
@@ -114,11 +119,15 @@ def test_differences_of_three_classes_equal_the_metrics() -> None:
     cast = shares.argmax(axis=2).T
     found = Patterns.of(labels, cast, 3, groups=None, seed=7).differences(0, 1)
     names = ("negative", "neutral", "positive")
-    wanted = paired_multiclass_metrics(labels, shares[0], shares[1], names)
+    before, after = (multiclass_metrics(labels, side, names, resamples=0) for side in shares)
+    weights = np.concatenate(list(Resamples(np.zeros(300, int), None, 2_000, 7).rows()))
+    drawn = [ConfusionScorer.of(labels, verdict, 3).figures(weights) for verdict in cast.T]
     assert set(found) == {"accuracy", "macro_f1", "macro_recall", "mcc"}
     for name, figure in found.items():
-        assert figure.value == pytest.approx(wanted[name].value, abs=1e-12)
-        assert figure.high == pytest.approx(wanted[name].high, abs=0.02)
+        gain = (after[name].value or 0) - (before[name].value or 0)
+        assert figure.value == pytest.approx(gain, abs=1e-12)
+        high = np.quantile(drawn[1][name] - drawn[0][name], 0.975)
+        assert figure.high == pytest.approx(high, abs=0.02)
 
 
 def test_groups_widen_the_interval_of_a_difference() -> None:

@@ -11,7 +11,7 @@ from shield_engine.decide.figures import mode_latency, mode_view
 from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.traffic import Traffic, day_of
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import Figure
+from shield_engine.statistics import Figure
 from shield_engine.store import Scores
 from shield_engine.types import Mode, Task
 

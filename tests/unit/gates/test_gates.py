@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,16 +28,7 @@ from shield_engine.gates import (
 )
 from shield_engine.metrics.figures import binary_metrics, paired_binary_metrics
 from shield_engine.policy import Policy
-from shield_engine.statistics.bounds import (
-    Bounds,
-    paired_percentile_bounds,
-    paired_proportion_bounds,
-    percentile_bounds,
-    proportion_bounds,
-    rows_for_percentile,
-    rows_for_scaled,
-    tango_bounds,
-)
+from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.store import RunInfo, Store
 from shield_engine.store.library import save_policy
 from shield_engine.types import Mode, Task, Variant
@@ -203,150 +193,6 @@ def test_every_metric_has_a_unit_and_a_direction() -> None:
         "p99_ms",
     }  # fmt: skip
     assert {kind.unit for kind in METRICS.values()} == {"share", "ms", "number"}
-
-
-# --- bounds -----------------------------------------------------------------------------------
-
-
-def test_proportion_bounds_by_hand() -> None:
-    """No hit among n leaves 1 - 0.05^(1/n) possible: 4.87% of 60, and nothing below."""
-    bounds = proportion_bounds(np.zeros(60, bool), np.ones(60, bool), None, 0.95, "")
-    assert bounds.low == 0
-    assert bounds.high == pytest.approx(1 - 0.05 ** (1 / 60), abs=1e-12)
-    assert bounds.n == 60
-    empty = proportion_bounds(np.ones(3, bool), np.zeros(3, bool), None, 0.95, "no rows")
-    assert empty == Bounds(None, None, None, 0, 0.0, "", "no rows")
-
-
-def test_groups_of_equal_rows_count_once() -> None:
-    """Ten copies of each row say as much as the row alone, not ten times as much."""
-    hits = np.repeat([True, False], [20, 20])
-    alone = proportion_bounds(hits, np.ones(40, bool), None, 0.95, "")
-    groups = np.repeat(np.arange(40), 10)
-    copied = proportion_bounds(np.repeat(hits, 10), np.ones(400, bool), groups, 0.95, "")
-    assert copied.low is not None and alone.low is not None  # noqa: PT018
-    assert copied.n == 400
-    assert 35 < copied.size < 40
-    assert alone.low - 0.03 < copied.low < alone.low
-    single = proportion_bounds(
-        np.repeat(hits, 10), np.ones(400, bool), np.zeros(400, int), 0.95, ""
-    )
-    assert single.low is None
-    assert "one group" in single.reason
-
-
-@pytest.mark.parametrize(("n", "least"), [(58, None), (59, 58)])
-def test_percentile_needs_enough_rows(n: int, least: int | None) -> None:
-    """The largest of 59 values bounds the 95th percentile at 95%: .95^59 < .05 < .95^58."""
-    assert rows_for_percentile(0.95, 0.95) == 59
-    bounds = percentile_bounds(np.arange(n, dtype=float), 95, None, 0.95, "")
-    assert bounds.high == (None if least is None else float(least))
-
-
-@pytest.mark.parametrize("percentile", [50, 95, 99])
-@pytest.mark.parametrize("n", [100, 1_000])
-def test_percentile_bounds_are_the_binomial_ranks(n: int, percentile: int) -> None:
-    """Each bound is the tightest order statistic that scipy's binomial allows."""
-    bounds = percentile_bounds(np.arange(1, n + 1, dtype=float), percentile, None, 0.95, "")
-    share = percentile / 100
-    ranks = np.arange(1, n + 1)
-    enough = ranks[stats.binom.cdf(ranks - 1, n, share) >= 0.95]
-    expected = float(enough[0]) if len(enough) else None
-    assert bounds.high == expected
-    few = ranks[stats.binom.cdf(ranks - 1, n, share) <= 0.05]
-    assert bounds.low == float(few[-1])
-
-
-def test_tango_bounds_by_hand_and_by_definition() -> None:
-    """Without disagreement the bound is z^2 / (n + z^2); else the score test is at its level."""
-    z = stats.norm.ppf(0.95)
-    low, high = tango_bounds(0, 0, 200, 0.95)
-    assert high == pytest.approx(z**2 / (200 + z**2), abs=1e-9)
-    assert low == pytest.approx(-high, abs=1e-12)
-    low, high = tango_bounds(12, 5, 100, 0.95)
-    assert low < 0.07 < high
-    for end, sign in ((low, 1), (high, -1)):
-        assert _score(12, 5, 100, end) == pytest.approx(sign * z, abs=1e-6)
-    assert tango_bounds(5, 12, 100, 0.95) == pytest.approx((-high, -low), abs=1e-12)
-
-
-def _score(gained: int, lost: int, n: int, difference: float) -> float:
-    """Return Tango's statistic with the restricted estimate found by search, not by formula."""
-    rates = np.linspace(max(0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9, 2_000_001)
-    likelihood = (
-        gained * np.log(rates + difference)
-        + lost * np.log(rates)
-        + (n - gained - lost) * np.log(1 - 2 * rates - difference)
-    )
-    rate = rates[np.argmax(likelihood)]
-    variance = n * (2 * rate + difference * (1 - difference))
-    return float((gained - lost - n * difference) / math.sqrt(variance))
-
-
-@pytest.mark.parametrize(("n", "margin"), [(100, 0.05), (200, 0.02)])
-def test_paired_gate_at_its_limit_passes_at_most_one_time_in_twenty(n: int, margin: float) -> None:
-    """Exactly, over every outcome: a candidate worse by the margin passes with at most 5%."""
-    clears = {}
-    for disagreeing in (margin, 1.5 * margin, margin + 0.05):
-        chance = 0.0
-        lost_rate, gained_rate = (disagreeing + margin) / 2, (disagreeing - margin) / 2
-        for lost in range(int(n * disagreeing) + 16):
-            for gained in range(int(n * disagreeing) + 16):
-                counts = [gained, lost, n - gained - lost]
-                rates = [gained_rate, lost_rate, 1 - disagreeing]
-                probability = stats.multinomial.pmf(counts, n, rates)
-                if probability < 1e-8:
-                    continue
-                key = (gained, lost)
-                if key not in clears:
-                    clears[key] = tango_bounds(gained, lost, n, 0.95)[0] >= -margin
-                chance += float(probability) * clears[key]
-        assert chance <= 0.05
-
-
-@pytest.mark.parametrize("size", [1, 5])
-def test_absolute_gate_at_its_limit_passes_at_most_one_time_in_twenty(size: int) -> None:
-    """Simulated at the limit: alone or in groups whose rows resemble one another."""
-    rng = np.random.default_rng(11)
-    passed = 0
-    count, groups = 1_500, 60
-    codes = np.repeat(np.arange(groups), size)
-    for _ in range(count):
-        rates = rng.beta(0.9 * 2, 0.1 * 2, groups) if size > 1 else np.full(groups, 0.9)
-        hits = rng.random(groups * size) < np.repeat(rates, size)
-        bounds = proportion_bounds(hits, np.ones(len(hits), bool), codes, 0.95, "")
-        passed += bounds.low is not None and bounds.low >= 0.9
-    assert passed / count <= 0.06  # 0.05 and two standard errors of the simulation
-
-
-def test_paired_groups_count_once_and_disagreement_is_kept() -> None:
-    """Copies in groups widen the bounds to those of the rows alone."""
-    rng = np.random.default_rng(3)
-    before, after = rng.random(80) < 0.7, rng.random(80) < 0.7
-    alone = paired_proportion_bounds(before, after, None, 0.95, "")
-    copied = paired_proportion_bounds(
-        np.repeat(before, 4), np.repeat(after, 4), np.repeat(np.arange(80), 4), 0.95, ""
-    )
-    assert copied.value == pytest.approx(alone.value)
-    assert copied.low == pytest.approx(alone.low, abs=0.01)
-    assert copied.differing == alone.differing == np.mean(before != after)
-
-
-def test_paired_percentile_sees_a_shift() -> None:
-    """Two milliseconds more on every row are two more at p95, whatever the resample."""
-    times = np.random.default_rng(5).gamma(2, 3, 400)
-    bounds = paired_percentile_bounds(times, times + 2, 95, None, 0.95, 7, "")
-    assert (bounds.value, bounds.low, bounds.high) == pytest.approx((2, 2, 2))
-    few = paired_percentile_bounds(times[:58], times[:58], 95, None, 0.95, 7, "")
-    assert few.high is None
-    assert "59" in few.reason
-
-
-def test_rows_for_scaled_bounds() -> None:
-    """Half the room needs four times the rows; the wrong side needs no number."""
-    bounds = Bounds(0.9, 0.8, 0.95, 100, 100, "bootstrap")
-    assert rows_for_scaled(bounds, 0.85, is_upper=False) == 300
-    assert rows_for_scaled(bounds, 0.95, is_upper=False) is None
 
 
 # --- judgement --------------------------------------------------------------------------------

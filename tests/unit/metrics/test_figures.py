@@ -13,19 +13,18 @@ from shield_engine.metrics import figures as metrics
 from shield_engine.metrics.figures import (
     METRIC_HELP,
     METRIC_NAMES,
-    Figure,
     binary_metrics,
     calibration,
     confusion,
     latency_summary,
     multiclass_metrics,
     paired_binary_metrics,
-    paired_multiclass_metrics,
     pr_curve_points,
     roc_curve_points,
     threshold_sweep,
     two_class_view,
 )
+from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import wilson
 
 LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 1])
@@ -529,19 +528,6 @@ def test_paired_difference_of_equals_is_zero_without_interval() -> None:
     found = paired_binary_metrics(LABELS, SCORES, SCORES, 0.5, 0.5)
     assert (found["f1"].value, found["f1"].low) == (0, None)
     assert "all alike" in (found["f1"].reason or "")
-
-
-def test_paired_multiclass_differences() -> None:
-    """Macro figures are compared on the same resamples; binary ones are missing."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 300)
-    weak, strong = (np.where(rng.random(300) < p, labels, (labels + 1) % 3) for p in (0.5, 0.8))
-    shares = [np.eye(3)[predicted] for predicted in (weak, strong)]
-    found = paired_multiclass_metrics(labels, *shares, SENTIMENT, groups=np.arange(300) // 2)
-    gain = np.mean(strong == labels) - np.mean(weak == labels)
-    assert found["accuracy"].value == pytest.approx(gain)
-    assert (found["macro_f1"].low or 0) > 0
-    assert found["roc_auc"].value is None
 
 
 def test_confusion_by_hand() -> None:

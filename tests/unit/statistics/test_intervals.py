@@ -1,24 +1,24 @@
-"""Intervals, resampling, paired tests and sample sizes."""
+"""Intervals and bounds of single figures and paired ones, alone and in groups."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import (
     Interval,
     clopper_pearson,
     clopper_pearson_bounds,
     effective_size,
-    holm,
-    mcnemar_exact,
-    minimum_detectable_effect,
-    paired_difference,
-    percentile_interval,
-    required_negatives,
-    resample_count,
-    resample_weights,
+    paired_proportion,
+    percentile_bounds,
+    proportion,
+    rows_for_percentile,
+    tango_bounds,
     wilson,
     wilson_bounds,
 )
@@ -111,181 +111,123 @@ def test_effective_size_of_copies_is_the_number_of_groups() -> None:
     assert effective_size(np.array([2.0]), np.array([9.0])) == 1
 
 
-def test_fewer_resamples_for_more_rows() -> None:
-    """The default is 1,000, resamples times rows stay at 20 million, the least is 200."""
-    assert [resample_count(n) for n in (0, 20_000, 40_000, 10**6)] == [1_000, 1_000, 500, 200]
+def test_proportion_bounds_by_hand() -> None:
+    """No hit among n leaves 1 - 0.05^(1/n) possible: 4.87% of 60, and nothing below."""
+    bounds = proportion(np.zeros(60, bool), np.ones(60, bool), None, bound="exact")
+    assert bounds.low == 0
+    assert bounds.high == pytest.approx(1 - 0.05 ** (1 / 60), abs=1e-12)
+    assert bounds.n == 60
+    empty = proportion(np.ones(3, bool), np.zeros(3, bool), None, bound="exact", empty="no rows")
+    assert empty == Figure(None, None, None, 0, "no rows")
 
 
-def test_rows_are_drawn_within_their_class() -> None:
-    """Each resample keeps the size of each class, and the same seed draws the same."""
-    strata = np.array([0] * 7 + [1] * 3)
-    drawn = np.concatenate(list(resample_weights(strata, resamples=50, seed=1)))
-    again = np.concatenate(list(resample_weights(strata, resamples=50, seed=1)))
-    other = np.concatenate(list(resample_weights(strata, resamples=50, seed=2)))
-    assert drawn.shape == (50, 10)
-    assert set(drawn[:, :7].sum(axis=1)) == {7}
-    assert set(drawn[:, 7:].sum(axis=1)) == {3}
-    assert np.array_equal(drawn, again)
-    assert not np.array_equal(drawn, other)
+def test_groups_of_equal_rows_count_once() -> None:
+    """Ten copies of each row say as much as the row alone, not ten times as much."""
+    hits = np.repeat([True, False], [20, 20])
+    alone = proportion(hits, np.ones(40, bool), None, bound="exact")
+    groups = np.repeat(np.arange(40), 10)
+    copied = proportion(np.repeat(hits, 10), np.ones(400, bool), groups, bound="exact")
+    assert copied.low is not None and alone.low is not None  # noqa: PT018
+    assert copied.n == 400
+    assert 35 < copied.worth < 40
+    assert alone.low - 0.03 < copied.low < alone.low
+    single = proportion(np.repeat(hits, 10), np.ones(400, bool), np.zeros(400, int), bound="exact")
+    assert single.low is None
+    assert "one group" in (single.reason or "")
 
 
-def test_weights_are_those_of_drawing_with_replacement() -> None:
-    """Mean and variance of a row's weight are those of a multinomial draw."""
-    strata = np.zeros(5, dtype=np.int64)
-    drawn = np.concatenate(list(resample_weights(strata, resamples=200_000, seed=4)))
-    assert drawn.mean(axis=0) == pytest.approx(np.ones(5), abs=0.01)
-    assert drawn.var(axis=0) == pytest.approx(np.full(5, 0.8), abs=0.02)
+@pytest.mark.parametrize(("n", "least"), [(58, None), (59, 58)])
+def test_percentile_needs_enough_rows(n: int, least: int | None) -> None:
+    """The largest of 59 values bounds the 95th percentile at 95%: .95^59 < .05 < .95^58."""
+    assert rows_for_percentile(0.95, 0.95) == 59
+    bounds = percentile_bounds(np.arange(n, dtype=float), 95, None, 0.95, "")
+    assert bounds.high == (None if least is None else float(least))
 
 
-def test_groups_are_drawn_whole_among_their_kind() -> None:
-    """Rows of a group share a weight, and pure groups replace only groups of the same class."""
-    groups = np.array([0, 0, 1, 2, 2, 3, 1])
-    strata = np.array([0, 0, 0, 1, 1, 1, 0])
-    drawn = np.concatenate(list(resample_weights(strata, resamples=60, seed=5, groups=groups)))
-    for group in range(4):
-        rows = drawn[:, groups == group]
-        assert np.array_equal(rows, np.repeat(rows[:, :1], rows.shape[1], axis=1))
-    assert set(drawn[:, 0] + drawn[:, 2]) == {2}
-    assert set(drawn[:, 3] + drawn[:, 5]) == {2}
+@pytest.mark.parametrize("percentile", [50, 95, 99])
+@pytest.mark.parametrize("n", [100, 1_000])
+def test_percentile_bounds_are_the_binomial_ranks(n: int, percentile: int) -> None:
+    """Each bound is the tightest order statistic that scipy's binomial allows."""
+    bounds = percentile_bounds(np.arange(1, n + 1, dtype=float), percentile, None, 0.95, "")
+    share = percentile / 100
+    ranks = np.arange(1, n + 1)
+    enough = ranks[stats.binom.cdf(ranks - 1, n, share) >= 0.95]
+    expected = float(enough[0]) if len(enough) else None
+    assert bounds.high == expected
+    few = ranks[stats.binom.cdf(ranks - 1, n, share) <= 0.05]
+    assert bounds.low == float(few[-1])
 
 
-def test_single_row_groups_change_nothing() -> None:
-    """With each row its own group the draws are those without groups."""
-    strata = np.array([0, 0, 0, 1, 1])
-    plain = np.concatenate(list(resample_weights(strata, resamples=20, seed=6)))
-    grouped = np.concatenate(
-        list(resample_weights(strata, resamples=20, seed=6, groups=np.arange(5)))
+def test_tango_bounds_by_hand_and_by_definition() -> None:
+    """Without disagreement the bound is z^2 / (n + z^2); else the score test is at its level."""
+    z = stats.norm.ppf(0.95)
+    low, high = tango_bounds(0, 0, 200, 0.95)
+    assert high == pytest.approx(z**2 / (200 + z**2), abs=1e-9)
+    assert low == pytest.approx(-high, abs=1e-12)
+    low, high = tango_bounds(12, 5, 100, 0.95)
+    assert low < 0.07 < high
+    for end, sign in ((low, 1), (high, -1)):
+        assert _score(12, 5, 100, end) == pytest.approx(sign * z, abs=1e-6)
+    assert tango_bounds(5, 12, 100, 0.95) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def _score(gained: int, lost: int, n: int, difference: float) -> float:
+    """Return Tango's statistic with the restricted estimate found by search, not by formula."""
+    rates = np.linspace(max(0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9, 2_000_001)
+    likelihood = (
+        gained * np.log(rates + difference)
+        + lost * np.log(rates)
+        + (n - gained - lost) * np.log(1 - 2 * rates - difference)
     )
-    assert np.array_equal(plain, grouped)
+    rate = rates[np.argmax(likelihood)]
+    variance = n * (2 * rate + difference * (1 - difference))
+    return float((gained - lost - n * difference) / math.sqrt(variance))
 
 
-def test_percentile_interval_leaves_undefined_samples_out() -> None:
-    """NaN samples are left out; too many of them, or samples all alike, give no interval."""
-    samples = np.array([0.0, 1.0, 2.0, 3.0, 4.0, np.nan])
-    assert percentile_interval(samples, 0.5) == Interval(1.0, 3.0)
-    assert percentile_interval(np.array([1.0, 2.0, np.nan, np.nan, np.nan])) is None
-    assert percentile_interval(np.full(9, 0.3)) is None
-    assert percentile_interval(np.zeros(0)) is None
+@pytest.mark.parametrize(("n", "margin"), [(100, 0.05), (200, 0.02)])
+def test_paired_gate_at_its_limit_passes_at_most_one_time_in_twenty(n: int, margin: float) -> None:
+    """Exactly, over every outcome: a candidate worse by the margin passes with at most 5%."""
+    clears = {}
+    for disagreeing in (margin, 1.5 * margin, margin + 0.05):
+        chance = 0.0
+        lost_rate, gained_rate = (disagreeing + margin) / 2, (disagreeing - margin) / 2
+        for lost in range(int(n * disagreeing) + 16):
+            for gained in range(int(n * disagreeing) + 16):
+                counts = [gained, lost, n - gained - lost]
+                rates = [gained_rate, lost_rate, 1 - disagreeing]
+                probability = stats.multinomial.pmf(counts, n, rates)
+                if probability < 1e-8:
+                    continue
+                key = (gained, lost)
+                if key not in clears:
+                    clears[key] = tango_bounds(gained, lost, n, 0.95)[0] >= -margin
+                chance += float(probability) * clears[key]
+        assert chance <= 0.05
 
 
-@pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 5), (0, 6), (3, 11), (8, 8), (40, 90)])
-def test_mcnemar_equals_the_binomial_test(b: int, c: int) -> None:
-    """The p-value is that of scipy's two-sided binomial test at one half."""
-    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    assert mcnemar_exact(b, c) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar_exact(c, b) == mcnemar_exact(b, c)
+@pytest.mark.parametrize("size", [1, 5])
+def test_absolute_gate_at_its_limit_passes_at_most_one_time_in_twenty(size: int) -> None:
+    """Simulated at the limit: alone or in groups whose rows resemble one another."""
+    rng = np.random.default_rng(11)
+    passed = 0
+    count, groups = 1_500, 60
+    codes = np.repeat(np.arange(groups), size)
+    for _ in range(count):
+        rates = rng.beta(0.9 * 2, 0.1 * 2, groups) if size > 1 else np.full(groups, 0.9)
+        hits = rng.random(groups * size) < np.repeat(rates, size)
+        bounds = proportion(hits, np.ones(len(hits), bool), codes, bound="exact")
+        passed += bounds.low is not None and bounds.low >= 0.9
+    assert passed / count <= 0.06  # 0.05 and two standard errors of the simulation
 
 
-def test_mcnemar_refuses_negative_counts() -> None:
-    """A negative count is an error."""
-    with pytest.raises(ValueError, match="b = -1"):
-        mcnemar_exact(-1, 3)
-
-
-def test_holm_by_hand() -> None:
-    """Sorted p-values are multiplied by 4, 3, 2, 1 and never fall; the order given is kept."""
-    adjusted = holm([0.01, 0.04, 0.03, 0.005])
-    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
-    assert holm([]).tolist() == []
-    with pytest.raises(ValueError, match=r"within 0\.\.1"):
-        holm([0.2, float("nan")])
-
-
-def test_paired_difference_by_hand() -> None:
-    """B gains on 30 rows and loses 10 of 200: +0.1, significant, interval above 0."""
-    correct_a = np.r_[np.zeros(30, bool), np.ones(10, bool), np.ones(160, bool)]
-    correct_b = np.r_[np.ones(30, bool), np.zeros(10, bool), np.ones(160, bool)]
-    found = paired_difference(correct_a, correct_b)
-    assert (found.difference, found.only_a, found.only_b, found.n) == (0.1, 10, 30, 200)
-    assert found.p_value == pytest.approx(stats.binomtest(10, 40).pvalue)
-    standard_error = (0.2 - 0.01) ** 0.5 / 200**0.5
-    assert found.low == pytest.approx(0.1 - 1.96 * standard_error, abs=0.01)
-    assert found.high == pytest.approx(0.1 + 1.96 * standard_error, abs=0.01)
-    assert found == paired_difference(correct_a, correct_b)
-
-
-def test_paired_difference_over_groups_is_wider_for_copies() -> None:
-    """Ten copies of each row, grouped, leave the interval of the single rows, not a tenth."""
-    rng = np.random.default_rng(0)
-    correct_a, correct_b = rng.random(60) < 0.6, rng.random(60) < 0.8
-    single = paired_difference(correct_a, correct_b)
-    copies = paired_difference(
-        np.repeat(correct_a, 10), np.repeat(correct_b, 10), groups=np.repeat(np.arange(60), 10)
+def test_paired_groups_count_once_and_disagreement_is_kept() -> None:
+    """Copies in groups widen the bounds to those of the rows alone."""
+    rng = np.random.default_rng(3)
+    before, after = rng.random(80) < 0.7, rng.random(80) < 0.7
+    alone = paired_proportion(before, after, None, 0.95, "")
+    copied = paired_proportion(
+        np.repeat(before, 4), np.repeat(after, 4), np.repeat(np.arange(80), 4), 0.95, ""
     )
-    assert copies.difference == single.difference
-    assert copies.low == pytest.approx(single.low, abs=0.03)
-    assert copies.high == pytest.approx(single.high, abs=0.03)
-
-
-def test_paired_difference_without_disagreement_is_not_certain() -> None:
-    """Rows that never disagree bound the difference by how much disagreement they may hide."""
-    same = np.ones(20, dtype=bool)
-    found = paired_difference(same, same)
-    assert found.difference == 0
-    assert (found.low, found.high) == (-wilson(0, 20).high, wilson(0, 20).high)
-    assert found.p_value == 1
-    one = paired_difference([True], [False])
-    assert (one.difference, one.low, one.high) == (-1, None, None)
-
-
-def test_paired_difference_needs_the_same_rows() -> None:
-    """Arrays of different length, or empty ones, are an error that shows their shapes."""
-    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
-        paired_difference([True, False], [True, False, True])
-    with pytest.raises(ValueError, match="at least one row"):
-        paired_difference([], [])
-    with pytest.raises(ValueError, match="groups has 1 entries for 2 rows"):
-        paired_difference([True, False], [True, True], groups=["a"])
-
-
-def test_minimum_detectable_effect_is_found_at_its_power() -> None:
-    """McNemar's exact test finds the effect in about 80% of simulated comparisons."""
-    n, rate = 800, 0.12
-    effect = minimum_detectable_effect(n, rate)
-    assert effect is not None
-    assert effect == pytest.approx((1.96 + 0.8416) * (rate / n) ** 0.5, rel=0.02)
-    rng = np.random.default_rng(1)
-    cells = [(rate - effect) / 2, (rate + effect) / 2, 1 - rate]
-    drawn = rng.multinomial(n, cells, 1_500)
-    found = np.mean([mcnemar_exact(int(b), int(c)) <= 0.05 for b, c, _ in drawn])
-    assert 0.72 <= found <= 0.84
-
-
-def test_minimum_detectable_effect_has_a_floor() -> None:
-    """Six rows must disagree one way; with fewer rows nothing can be shown."""
-    assert minimum_detectable_effect(5, 0.5) is None
-    small = minimum_detectable_effect(1_000, 0.0)
-    assert small is not None
-    assert small >= 6 / 1_000
-    assert minimum_detectable_effect(1_000, 0.0, power=0.5) == 6 / 1_000
-    wide, narrow = minimum_detectable_effect(100, 0.2), minimum_detectable_effect(400, 0.2)
-    assert wide is not None
-    assert narrow is not None
-    assert wide == pytest.approx(2 * narrow, rel=0.05)
-    with pytest.raises(ValueError, match="discordant_rate = 2"):
-        minimum_detectable_effect(10, 2)
-
-
-@pytest.mark.parametrize("target", [0.01, 0.05])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
-def test_required_negatives_prove_the_target(target: float, share: float) -> None:
-    """With that many negatives and the observed rate, the one-sided bound meets the target."""
-    observed = share * target
-    needed = required_negatives(target, observed)
-    assert needed is not None
-    false_alarms = int(np.ceil(observed * needed - 1e-9))
-    assert clopper_pearson(false_alarms, needed, side="upper").high <= target + 1e-12
-    fewer = int(needed * 0.9)
-    more_alarms = int(np.ceil(observed * fewer))
-    assert clopper_pearson(more_alarms, fewer, side="upper").high > target
-
-
-def test_required_negatives_by_hand() -> None:
-    """None observed at 1% needs ln(0.05) / ln(0.99) = 298.07, so 299; too many cannot be cured."""
-    assert required_negatives(0.01, 0.0) == 299
-    assert required_negatives(0.01, 0.01) is None
-    assert required_negatives(0.01, 0.5) is None
-    assert required_negatives(0.01, 0.01 - 1e-9) is None
-    with pytest.raises(ValueError, match="fpr_target = 0"):
-        required_negatives(0, 0)
+    assert copied.value == pytest.approx(alone.value)
+    assert copied.low == pytest.approx(alone.low, abs=0.01)
+    assert copied.differing == alone.differing == np.mean(before != after)
