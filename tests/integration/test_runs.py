@@ -341,7 +341,7 @@ def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
 
 def test_rows_of_a_deleted_or_purged_dataset_are_not_stored(shield: Shield) -> None:
     """Deleting or purging under a run stops it; nothing of it is written afterwards."""
-    for act in ("delete_dataset", "purge_texts"):
+    for act in ("delete", "purge_texts"):
         store = Store.in_memory()
         dataset = add(store, make_rows(60))
         run = start(store, shield, dataset.dataset_id, RunSpec(parts=("heuristic",)))
@@ -350,7 +350,7 @@ def test_rows_of_a_deleted_or_purged_dataset_are_not_stored(shield: Shield) -> N
             progress: Progress, act: str = act, store: Store = store, name: str = dataset.dataset_id
         ) -> None:
             if progress.rows_done == 20:
-                getattr(store, act)(name)
+                getattr(store.datasets, act)(name)
 
         with pytest.raises(ShieldError, match=r"deleted|purged|no run"):
             execute(store, shield, run.run_id, batch_rows=20, on_progress=interfere)
