@@ -550,7 +550,7 @@ def show_nearest(run: RunInfo, lab: Lab, threshold: float) -> None:
     below, above = nearest_rows(lab.view, threshold)
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
-        indexes = [int(stored.row_index[place]) for place in places]
+        indexes = sorted(int(stored.row_index[place]) for place in places)
         rows = stored_rows(resources().store, run.dataset_id, indexes, run.run_id)
         if rows:
             st.dataframe(rows_table(rows, run.task), hide_index=True, key=f"lab_near_{title}")
