@@ -10,10 +10,11 @@ from dashboard.performance.parts import (
 )
 from dashboard.state import resources
 from dashboard.widgets import empty_state, errors_shown, page_title
+from shield_engine.store.library import benchmarks
 
 page_title("Performance", "Load times, throughput and latency, measured and not promised.")
 show_actions()
-documents = {name: document for name, _, document in resources().store.benchmarks()}
+documents = benchmarks(resources().store)
 if documents:
     chosen = choose_benchmark(documents)
     with errors_shown("This benchmark cannot be shown"):

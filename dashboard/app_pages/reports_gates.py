@@ -19,7 +19,7 @@ page_title(
     "State what must hold, judge a run by it, and write down what was found. The command "
     "shield gate gives the same outcome.",
 )
-runs = {run.run_id: run for run in resources().store.runs() if run.rows_done}
+runs = {run.run_id: run for run in resources().store.runs.all() if run.rows_done}
 if runs:
     subject = choose_subject(runs)
     warn_missing(subject.run)

@@ -39,6 +39,7 @@ from dashboard.widgets import (
 )
 from shield_engine.benchmark import as_markdown, read_document, run_benchmark
 from shield_engine.errors import ShieldError
+from shield_engine.store.library import save_benchmark
 
 __all__ = ["choose_benchmark", "show_actions", "show_benchmark", "show_comparison"]
 
@@ -84,7 +85,7 @@ def _measure() -> None:
     def quick(note: Callable[[str, float], None]) -> dict[str, Any]:
         return run_benchmark(server.shield, quick=True, on_progress=note)
 
-    measurement().start(quick, server.store.add_benchmark)
+    measurement().start(quick, partial(save_benchmark, server.store))
 
 
 def show_actions() -> None:
@@ -110,7 +111,7 @@ def show_actions() -> None:
             if st.form_submit_button("Store it") and upload is not None:
                 with errors_shown("This file was not stored"):
                     document = read_document(upload.getvalue())
-                    st.session_state["benchmark"] = resources().store.add_benchmark(document)
+                    st.session_state["benchmark"] = save_benchmark(resources().store, document)
     if is_scoring:
         st.caption("A dataset is being scored, which would spoil the figures; measure after it.")
     watching = st.fragment(_watch, run_every=POLL_S if is_measuring else None)

@@ -48,6 +48,7 @@ from shield_engine.decide.splits import slice_choices
 from shield_engine.decide.thresholds import Rule, rates_at
 from shield_engine.decide.traffic import Traffic, day_of
 from shield_engine.store import RunInfo
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task
 
 __all__ = ["show_run"]
@@ -270,8 +271,8 @@ def show_bands(decision: Decision) -> None:
 
 def show_slices(decision: Decision) -> None:
     """Show each slice's own threshold, with what to make of it."""
-    run, lab, store = decision.run, decision.lab, resources().store
-    names = store.dataset(run.dataset_id).details.get("mapping", {}).get("slices")
+    run, lab, datasets = decision.run, decision.lab, resources().store.datasets
+    names = datasets.find(run.dataset_id).slice_columns
     if not names:
         st.caption("This dataset has no slice column.")
         return
@@ -279,7 +280,7 @@ def show_slices(decision: Decision) -> None:
         st.caption("Choose by a limit, by cost or by a metric to see it per slice.")
         return
     name = pick("Slice column", {name: plain(name) for name in names}, key="lab_slice")
-    values = store.slices(run.dataset_id, name)[scores(decision.key).row_index[lab.rows]]
+    values = datasets.slices(run.dataset_id, name)[scores(decision.key).row_index[lab.rows]]
     choices = slice_choices(
         lab.labels,
         lab.risk,
@@ -314,7 +315,7 @@ def show_nearest(decision: Decision) -> None:
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
         indexes = [int(stored.row_index[place]) for place in places]
-        rows = resources().store.page(run.dataset_id, run_id=run.run_id, indexes=indexes)
+        rows = stored_rows(resources().store, run.dataset_id, indexes, run.run_id)
         if rows:
             show_table(rows_table(rows, run.task), key=f"lab_near_{title}")
         else:

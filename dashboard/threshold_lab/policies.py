@@ -118,7 +118,7 @@ def _save(
                 RunKey.of(run), mode, 0.5 if threshold is None else threshold, bands
             )
             facts = {key: fact() if callable(fact) else fact for key, fact in more.items()}
-            dataset = store.dataset(run.dataset_id)
+            dataset = store.datasets.find(run.dataset_id)
             policy = new_policy(name, note, run, dataset, mode, evaluation, bands=bands, **facts)
             st.session_state["lab_saved"] = save_policy(store, policy).title
             st.rerun()
