@@ -38,8 +38,8 @@ from dashboard.widgets import (
 )
 from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison
-from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Lattice, lattice
+from shield_engine.decide.views import available_modes, mode_view
 from shield_engine.metrics.table import METRICS, compared_names, percent
 from shield_engine.store import RunInfo, RunStatus, StoredRow
 from shield_engine.store.library import policies

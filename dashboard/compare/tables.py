@@ -18,11 +18,12 @@ from dashboard.text import (
     visible as shown,
 )
 from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.compare import Comparison, Pair, Standing
-from shield_engine.decide.figures import ModeView, available_modes
+from shield_engine.decide.compare import Comparison, Pair
+from shield_engine.decide.figures import Evaluated
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
+from shield_engine.decide.views import ModeView, available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.metrics.figures import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent
@@ -306,8 +307,8 @@ def load_frame(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 "Candidate": _marked(comparison, place),
-                "Scored": standing.scored,
-                "Errors": comparison.rows - standing.scored,
+                "Scored": standing.n,
+                "Errors": comparison.rows - standing.n,
                 "Flagged": _share_text(standing.flag_rate, base.flag_rate, pair is None),
                 "Model asked": _share_text(standing.asked_rate, base.asked_rate, pair is None),
                 "Verdicts unlike the baseline's": "-"
@@ -326,7 +327,7 @@ def _share_text(value: float | None, base: float | None, is_baseline: bool) -> s
     return f"{percent(value)} ({100 * (value - base):+.1f} points)"
 
 
-def _cost_text(standing: Standing, base: Standing, is_baseline: bool) -> str:
+def _cost_text(standing: Evaluated, base: Evaluated, is_baseline: bool) -> str:
     cost, other = standing.cost_per_million, base.cost_per_million
     if cost is None:
         return "-"

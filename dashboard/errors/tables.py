@@ -11,7 +11,7 @@ from dashboard.text import MODE_TITLES, clock, milliseconds, shortened, visible
 from dashboard.widgets import column
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.decide.candidates import of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.ml import WindowScore
 from shield_engine.policy import Policy
