@@ -112,8 +112,8 @@ cards = {
 for column, (title, value) in zip(st.columns(len(cards)), cards.items(), strict=True):
     column.metric(title, f"{value:,}", border=True)
 
-runs = held.store.runs()
-titles = {info.dataset_id: info.title for info in held.store.datasets()}
+runs = held.store.runs.all()
+titles = {info.dataset_id: info.title for info in held.store.datasets.all()}
 st.subheader("Latest runs", anchor=False)
 if runs:
     for column, run in zip(st.columns(LATEST), runs[:LATEST], strict=False):
