@@ -19,7 +19,7 @@ from dashboard.theme import PALETTE, figure_of
 from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.figures import ModeView
 from shield_engine.decide.slices import SliceTable
-from shield_engine.metrics.figures import pr_curve_points, roc_curve_points, threshold_sweep
+from shield_engine.metrics.curves import pr_curve_points, roc_curve_points, threshold_sweep
 from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 
