@@ -183,6 +183,8 @@ def choose_run(
     nothing: str,
     advice: str = "Run all modes on the bundled sample from the Overview, or score a dataset of "
     "your own.",
+    *,
+    runs: Iterable[RunInfo] | None = None,
 ) -> RunInfo | None:
     """Let the user choose the run that a page is about, or say how to get one and return `None`.
 
@@ -191,17 +193,19 @@ def choose_run(
     Args:
         nothing: What there is none of yet.
         advice: How to get it.
+        runs: All stored runs, where the page has read them already.
     """
-    runs = {run.run_id: run for run in resources().store.runs() if run.rows_done}
-    if not runs:
+    stored = resources().store.runs() if runs is None else runs
+    scored = {run.run_id: run for run in stored if run.rows_done}
+    if not scored:
         empty_state(nothing, advice, "Go to Overview", "app_pages/overview.py")
         return None
-    ordered = sorted(runs.values(), key=lambda run: run.status != RunStatus.DONE)
+    ordered = sorted(scored.values(), key=lambda run: run.status != RunStatus.DONE)
     before = st.query_params.get("run")
     chosen = pick_run("Run", ordered, key="chosen_run", in_url="run")
     if chosen != before:
         st.query_params.pop("row", None)  # it was a row of the run before
-    return runs[chosen]
+    return scored[chosen]
 
 
 def link_run(run_id: str, *pages: str) -> None:
