@@ -30,6 +30,7 @@ __all__ = [
     "download",
     "empty_state",
     "errors_shown",
+    "is_active",
     "link_run",
     "page_title",
     "paged",
@@ -368,20 +369,21 @@ def watch_run(run_id: str, *, key: str, then: str | None = None) -> None:
 
     Polls twice a second while the run is queued or running, and not at all otherwise.
     """
-    was_active = _is_active(run_id)
+    was_active = is_active(run_id)
     watching = st.fragment(_watch, run_every=0.5 if was_active else None)
     watching(run_id, key, then, was_active)
 
 
-def _is_active(run_id: str) -> bool:
+def is_active(run_id: str) -> bool:
+    """Return whether a run is queued or running."""
     return any(job.run_id == run_id for job in resources().worker.active())
 
 
 def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
     with errors_shown():
-        held = resources()
-        run, job = held.store.run(run_id), held.worker.job(run_id)
-        if job is not None and _is_active(run_id):
+        opened = resources()
+        run, job = opened.store.run(run_id), opened.worker.job(run_id)
+        if job is not None and is_active(run_id):
             waiting = "Waiting for another run. " if job.status == "queued" else ""
             show_progress(job.progress, run.rows, note=waiting)
             is_stopping = job.cancel.is_set()
@@ -391,7 +393,7 @@ def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
                 key=f"{key}_cancel",
                 disabled=is_stopping,
             ):
-                held.worker.cancel(run_id)
+                opened.worker.cancel(run_id)
                 st.rerun(scope="fragment")
             return
         if then is not None and run.status == RunStatus.DONE:
