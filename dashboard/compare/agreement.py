@@ -17,7 +17,7 @@ from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Prefilter, lattice
-from shield_engine.metrics.figures import percent
+from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode, Task
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.text import METRIC_TITLES, label
+from dashboard.text import label
 from dashboard.theme import (
     PALETTE,
     RATE_AXES,
@@ -29,6 +29,7 @@ from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.slices import SliceTable
 from shield_engine.metrics.curves import PrCurve, RocCurve
 from shield_engine.metrics.figures import pr_curve_points, roc_curve_points, threshold_sweep
+from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 
 __all__ = [
@@ -44,7 +45,6 @@ __all__ = [
 MOST_POINTS = 1_500
 """Points drawn of a curve; a million-row curve has hundreds of thousands that no screen shows."""
 
-_LOWER_IS_BETTER = frozenset({"fpr"})
 _FILLS = {"": "", "decided": "", "not decided": "-open", "not tested": "-open-dot"}
 _SCOPES = {"recall": "risky", "fpr": "harmless", "accuracy": "all"}
 _CURVES: Mapping[str, tuple[Callable[..., RocCurve | PrCurve], str, str, str]] = {
@@ -120,7 +120,7 @@ def _forest(
 ) -> go.Figure:
     """Return metrics from the top, in each one dot a candidate; `number` formats hover text."""
     titles = [
-        f"{METRIC_TITLES[name]}{', less is better' if name in _LOWER_IS_BETTER else ''}"
+        f"{METRICS[name].title}{', less is better' if METRICS[name].is_better_high is False else ''}"
         for name in names
     ]
     hover = (
@@ -144,7 +144,7 @@ def _forest(
                 thickness=1.5,
                 hover=hover,
                 custom=[
-                    [METRIC_TITLES[name], *_ends(side.figures[name]), state and f", {state}"]
+                    [METRICS[name].title, *_ends(side.figures[name]), state and f", {state}"]
                     for name, state in zip(present, states, strict=True)
                 ],
             )
@@ -189,7 +189,7 @@ def slice_chart(table: SliceTable, styles: Sequence[Look], metric: str) -> go.Fi
     return figure_of(
         *traces,
         height=110 + len(names) * (16 + 9 * max(len(titles), 1)),
-        xaxis={"title": f"{METRIC_TITLES[metric]}, percent, with interval", "range": [-2, 102]},
+        xaxis={"title": f"{METRICS[metric].title}, percent, with interval", "range": [-2, 102]},
         yaxis=names_axis(names),
     )
 
@@ -343,7 +343,7 @@ def frontier_chart(comparison: Comparison, styles: Sequence[Look]) -> go.Figure:
             **log_axis([point.p95_ms for point, _ in known if point.p95_ms is not None]),
         },
         yaxis={
-            "title": f"error, 100% - {METRIC_TITLES[comparison.metric]}",
+            "title": f"error, 100% - {METRICS[comparison.metric].title}",
             "rangemode": "tozero",
         },
     )

@@ -7,12 +7,12 @@ import streamlit as st
 from dashboard.compare import charts, tables
 from dashboard.compare.choices import Choice
 from dashboard.state import RunKey, resources, scores, sliced
-from dashboard.text import METRIC_TITLES, plain, visible
+from dashboard.text import plain, visible
 from dashboard.theme import confusion_heatmap
 from dashboard.widgets import charted, column, link_run, pick, show_metrics, show_table
 from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison
-from shield_engine.metrics.figures import METRIC_HELP, percent
+from shield_engine.metrics.table import METRICS, compared_names, percent
 from shield_engine.store import RunInfo
 
 __all__ = ["show_curves", "show_figures", "show_slices", "show_speed", "show_verdict"]
@@ -57,13 +57,13 @@ def show_figures(_run: RunInfo, comparison: Comparison, _views: Aligned, choice:
     if comparison.winner is None:
         _show_load(comparison)
         return
-    names = tables.metric_names(comparison)
+    names = compared_names(len(comparison.label_names))
     st.subheader("How good is each candidate?", anchor=False)
     show_table(
         tables.standing_frame(comparison, names),
         key="headline",
         columns={
-            METRIC_TITLES[name]: f"{METRIC_HELP[name]} In brackets: {comparison.confidence:.0%} "
+            METRICS[name].title: f"{METRICS[name].help} In brackets: {comparison.confidence:.0%} "
             "interval."
             for name in names
         },
@@ -143,7 +143,7 @@ def show_curves(_run: RunInfo, comparison: Comparison, views: Aligned, choice: C
                     charts.curve_chart(metric, titles, views, choice.looks),
                     figures[figures["metric"] == metric],
                     key=metric,
-                    help=f"{METRIC_HELP[metric]} Markers: the thresholds in force.",
+                    help=f"{METRICS[metric].help} Markers: the thresholds in force.",
                 )
     st.subheader("Which mistakes does each make?", anchor=False)
     for number, (title, view) in enumerate(zip(titles, views.views, strict=True)):
@@ -180,7 +180,7 @@ def show_slices(_run: RunInfo, comparison: Comparison, views: Aligned, choice: C
         )
     metrics = ["accuracy", "recall", "fpr"] if len(comparison.label_names) == 2 else ["accuracy"]
     with right:
-        titles = {metric: METRIC_TITLES[metric] for metric in metrics}
+        titles = {metric: METRICS[metric].title for metric in metrics}
         metric = pick("Figure", titles, key="slice_metric")
     table = sliced(
         choice.candidates,
