@@ -173,7 +173,7 @@ def pick_run(
         first: Words to choose before any run, such as one that means none.
         more: As in `pick`.
     """
-    datasets = {info.dataset_id: info.title for info in resources().store.datasets()}
+    datasets = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     titles = {word: word for word in first}
     titles |= {run.run_id: run_title(run, datasets) for run in runs}
     chosen: str = pick(title, titles, key=key, **more)
@@ -196,7 +196,7 @@ def choose_run(
         advice: How to get it.
         runs: All stored runs, where the page has read them already.
     """
-    stored = resources().store.runs() if runs is None else runs
+    stored = resources().store.runs.all() if runs is None else runs
     scored = {run.run_id: run for run in stored if run.rows_done}
     if not scored:
         empty_state(nothing, advice, "Go to Overview", "app_pages/overview.py")
@@ -382,7 +382,7 @@ def is_active(run_id: str) -> bool:
 def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
     with errors_shown():
         opened = resources()
-        run, job = opened.store.run(run_id), opened.worker.job(run_id)
+        run, job = opened.store.runs.find(run_id), opened.worker.job(run_id)
         if job is not None and is_active(run_id):
             waiting = "Waiting for another run. " if job.status == "queued" else ""
             show_progress(job.progress, run.rows, note=waiting)

@@ -20,7 +20,7 @@ PARTS = {
 page_title(
     "Compare", "Modes, policies and runs on the same rows, against a baseline of your choice."
 )
-runs = resources().store.runs()
+runs = resources().store.runs.all()
 run = choose_run("Nothing to compare yet", runs=runs)
 if run is not None:
     if run.status == RunStatus.RUNNING:

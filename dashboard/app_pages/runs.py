@@ -7,7 +7,7 @@ from dashboard.state import resources
 from dashboard.widgets import empty_state, errors_shown, page_title, pick_run
 
 page_title("Runs", "A run keeps every part's score of every row; verdicts are computed from them.")
-runs = {run.run_id: run for run in resources().store.runs()}
+runs = {run.run_id: run for run in resources().store.runs.all()}
 if runs:
     show_runs(runs.values())
     chosen = pick_run("Show run", runs.values(), key="shown_run", in_url="run")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -18,7 +17,8 @@ from shield_engine.decide.compare import Comparison
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Prefilter, lattice
 from shield_engine.metrics.table import percent
-from shield_engine.store import RunInfo
+from shield_engine.store import RunInfo, StoredRow
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task
 
 __all__ = ["show_agreement"]
@@ -97,26 +97,23 @@ def _show_rows(run: RunInfo, members: Sequence[tuple[str, list[int]]]) -> None:
     )
     indexes = members[position][1]
     start = paged(len(indexes), key=f"lattice_page_{run.run_id}_{position}")
-    rows = resources().store.page(
-        run.dataset_id, run_id=run.run_id, indexes=indexes[start : start + PAGE_ROWS]
-    )
+    page = indexes[start : start + PAGE_ROWS]
+    rows = stored_rows(resources().store, run.dataset_id, page, run.run_id)
     show_table(rows_table(rows, run.task), key="lattice_rows")
     if rows:
         _show_row(rows, run.task)
 
 
-def _show_row(rows: Sequence[Mapping[str, Any]], task: Task) -> None:
+def _show_row(rows: Sequence[StoredRow], task: Task) -> None:
     """Open one row: its text as text, scores, rules and spans."""
-    titles = [
-        f"{visible(str(row['row_id']))}: {visible(str(row['text'] or ''))[:80]}" for row in rows
-    ]
+    titles = [f"{visible(row.row_id)}: {visible(row.text or '')[:80]}" for row in rows]
     row = rows[
         st.selectbox("Open row", range(len(rows)), format_func=titles.__getitem__, key="opened_row")
     ]
-    if row["text"] is None:
+    if row.text is None:
         st.caption("This dataset's texts were purged.")
     else:
-        show_text(row["text"], height=160)
+        show_text(row.text, height=160)
     left, right = st.columns(2)
     with left:
         show_table(result_facts(row, task), key="row_facts")

@@ -90,7 +90,7 @@ def choose_candidates(run: RunInfo, runs: Sequence[RunInfo]) -> Choice | None:
 def _all_options(run: RunInfo, runs: Sequence[RunInfo]) -> tuple[list[Option], list[str]]:
     """Return everything that can be compared with a run, and why some policies cannot."""
     store = resources().store
-    names = {info.dataset_id: info.title for info in store.datasets()}
+    names = {info.dataset_id: info.title for info in store.datasets.all()}
     fitting, reasons = policy_options(run, policies(store))
     others = [other for other in runs if other.run_id != run.run_id][:_MOST_OTHER_RUNS]
     return [

@@ -167,8 +167,8 @@ def show_slices(_run: RunInfo, comparison: Comparison, views: Aligned, choice: C
     if comparison.winner is None:
         st.caption("Without labels there is nothing to break down.")
         return
-    mapping = resources().store.dataset(views.dataset_id).details.get("mapping", {})
-    columns = ["Length of the text", *mapping.get("slices", [])]
+    dataset = resources().store.datasets.find(views.dataset_id)
+    columns = ["Length of the text", *dataset.slice_columns]
     left, right = st.columns(2)
     with left:
         name = pick(
@@ -252,9 +252,9 @@ def _show_load(comparison: Comparison) -> None:
 def _show_cache(run: RunInfo) -> None:
     """Show the hit rate beside the duplicates."""
     hits = scores(RunKey.of(run)).is_hit
-    dataset = resources().store.dataset(run.dataset_id)
+    dataset = resources().store.datasets.find(run.dataset_id)
     duplicates = dataset.details.get("profile", {}).get("duplicates")
-    is_counted = duplicates is not None and dataset.rows
+    share = duplicates / dataset.rows if duplicates is not None and dataset.rows else None
     st.subheader("What does the cache save?", anchor=False)
     show_metrics(
         (
@@ -264,7 +264,7 @@ def _show_cache(run: RunInfo) -> None:
         ),
         (
             "Duplicate rows",
-            percent(duplicates / dataset.rows if is_counted else None),
+            percent(share),
             "Rows of the dataset whose text occurred before: the most a cache can answer.",
         ),
     )

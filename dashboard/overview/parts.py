@@ -73,8 +73,8 @@ def show_counts() -> None:
 
 def show_latest() -> None:
     """Show the latest runs, or the way to the first one."""
-    runs = resources().store.runs()
-    titles = {info.dataset_id: info.title for info in resources().store.datasets()}
+    runs = resources().store.runs.all()
+    titles = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     st.subheader("Latest runs", anchor=False)
     if not runs:
         st.caption("No run yet. The button above makes the first one; your own data goes in here:")

@@ -26,13 +26,14 @@ from dashboard.widgets import (
 from shield_engine.decide.figures import scores_table
 from shield_engine.hostile_text import neutralised
 from shield_engine.store import RunInfo
+from shield_engine.store.rows import stored_rows
 
 __all__ = ["show_run", "show_runs"]
 
 
 def show_runs(runs: Iterable[RunInfo]) -> None:
     """List all runs."""
-    titles = {info.dataset_id: info.title for info in resources().store.datasets()}
+    titles = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     show_table(
         runs_frame(runs, titles),
         key="runs",
@@ -94,7 +95,7 @@ def _show_actions(run: RunInfo, is_busy: bool) -> None:
         with st.popover("Delete", icon=":material/delete:", disabled=is_busy):
             st.write("This drops the run and its scores for good. The dataset stays.")
             if st.button("Delete this run", key="delete_run", type="primary"):
-                opened.store.delete_run(run.run_id)
+                opened.store.runs.delete(run.run_id)
                 st.rerun()
 
 
@@ -118,16 +119,15 @@ def _show_errors(run: RunInfo) -> None:
     indexes = stored.row_index[stored.has_error].tolist()
     st.subheader(f"Rows with errors ({len(indexes):,})", anchor=False)
     offset = paged(len(indexes), key="error_page")
-    rows = resources().store.page(
-        run.dataset_id, run_id=run.run_id, indexes=indexes[offset : offset + PAGE_ROWS]
-    )
+    page = indexes[offset : offset + PAGE_ROWS]
+    rows = stored_rows(resources().store, run.dataset_id, page, run.run_id)
     frame = pd.DataFrame(
         [
             {
-                "Row": row["row_index"] + 1,
-                "Id": visible(row["row_id"]),
-                "Error": visible(row["error"] or ""),
-                "Text": visible(row["text"] or "(purged)"),
+                "Row": row.row_index + 1,
+                "Id": visible(row.row_id),
+                "Error": visible(row.error or ""),
+                "Text": visible(row.text or "(purged)"),
             }
             for row in rows
         ]
