@@ -175,7 +175,7 @@ class Gate:
 
     name: str
     requirements: tuple[Requirement, ...]
-    note: str = ""
+    note: Annotated[str, _TEXT] = ""
     max_unscored: Annotated[float, _SHARE] = 0.0
 
     @property
