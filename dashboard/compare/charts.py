@@ -27,8 +27,12 @@ from dashboard.theme import (
 from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.slices import SliceTable
-from shield_engine.metrics.curves import PrCurve, RocCurve
-from shield_engine.metrics.figures import pr_curve_points, roc_curve_points, threshold_sweep
+from shield_engine.metrics.curves import (
+    ThresholdSweep,
+    pr_curve_points,
+    roc_curve_points,
+    threshold_sweep,
+)
 from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 
@@ -47,7 +51,7 @@ MOST_POINTS = 1_500
 
 _FILLS = {"": "", "decided": "", "not decided": "-open", "not tested": "-open-dot"}
 _SCOPES = {"recall": "risky", "fpr": "harmless", "accuracy": "all"}
-_CURVES: Mapping[str, tuple[Callable[..., RocCurve | PrCurve], str, str, str]] = {
+_CURVES: Mapping[str, tuple[Callable[..., ThresholdSweep], str, str, str]] = {
     "roc_auc": (roc_curve_points, "fpr", "recall", "recall %{y:.1f}% at FPR %{x:.2f}%"),
     "pr_auc": (pr_curve_points, "recall", "precision", "precision %{y:.1f}% at recall %{x:.1f}%"),
 }

@@ -21,7 +21,7 @@ from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, LatticeLine, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import confusion
+from shield_engine.metrics.curves import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
