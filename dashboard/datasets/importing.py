@@ -26,11 +26,11 @@ from shield_engine.types import LABELS, Task
 
 __all__ = ["show_import"]
 
-NONE = "(none)"
-ROLES = ("user", "assistant", "system", "tool")
-TYPES = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz"]
+_NONE = "(none)"
+_ROLES = ("user", "assistant", "system", "tool")
+_TYPES = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz"]
 
-COLUMN_HELP = {
+_COLUMN_HELP = {
     "label": "The true class. Without one you still get scores, flag rates, disagreement and "
     "latency.",
     "id": "Your own name of a row.",
@@ -80,7 +80,7 @@ def _choose_file() -> tuple[Path, Task | None] | None:
     if source == "Upload":
         upload = st.file_uploader(
             "CSV, TSV, JSON Lines, JSON or Parquet, plain or gzip",
-            type=TYPES,
+            type=_TYPES,
             key="upload",
             help="At most 200 MB. Larger files: name their folder in SHIELD_DATA_ROOTS when you "
             "start the dashboard, or use `shield eval`.",
@@ -111,16 +111,16 @@ def _choose_columns(file: Sniffed) -> ColumnMapping:
     columns, hint = list(file.columns), file.suggested
 
     def choose(part: str, suggested: str | None) -> str | None:
-        options = [NONE, *columns]
+        options = [_NONE, *columns]
         index = options.index(suggested) if suggested in options else 0
         chosen = st.selectbox(
             part.capitalize(),
             options,
             index=index,
             key=f"{part}:{file.path}",
-            help=COLUMN_HELP[part],
+            help=_COLUMN_HELP[part],
         )
-        return None if chosen == NONE else chosen
+        return None if chosen == _NONE else chosen
 
     left, middle, right = st.columns(3)
     with left:
@@ -145,8 +145,8 @@ def _choose_columns(file: Sniffed) -> ColumnMapping:
             roles = tuple(
                 st.pills(
                     "Scan messages of",
-                    ROLES,
-                    default=[role for role in hint.roles if role in ROLES],
+                    _ROLES,
+                    default=[role for role in hint.roles if role in _ROLES],
                     selection_mode="multi",
                     key=f"roles:{file.path}",
                     help="Contents of these roles are joined by blank lines.",

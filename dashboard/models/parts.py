@@ -16,7 +16,7 @@ from shield_engine.ml.variants import build_fp32
 
 __all__ = ["show_model", "show_models"]
 
-COLUMN_HELP = {
+_COLUMN_HELP = {
     "Load time": "Check of the hash, tokenizer and session together, as measured when it was "
     "loaded in this process.",
     "Memory": "Growth of this process while it was loaded.",
@@ -28,7 +28,7 @@ def show_models(entries: Iterable[ModelEntry]) -> None:
     listed = list(entries)
     places = {entry.sha256: model_place(entry) for entry in listed}
     frame = models_frame(listed, resources().shield.loader.loaded(), places)
-    show_table(frame, key="models", columns=COLUMN_HELP, alt="Registered models")
+    show_table(frame, key="models", columns=_COLUMN_HELP, alt="Registered models")
 
 
 def show_model(entry: ModelEntry) -> None:

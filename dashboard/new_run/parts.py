@@ -20,16 +20,16 @@ from shield_engine.types import Variant
 
 __all__ = ["choose_dataset", "choose_spec", "offer_start", "show_estimate", "show_watched"]
 
-TRIAL_ROWS = 500
+_TRIAL_ROWS = 500
 
 # What a run may score; from both parts every mode can be derived.
-PARTS: Mapping[str, tuple[str, ...]] = {
+_PARTS: Mapping[str, tuple[str, ...]] = {
     "Rules and model": ("heuristic", "ml"),
     "Rules only": ("heuristic",),
     "Model only": ("ml",),
 }
 
-CACHE_PRESETS: Mapping[str, CacheConfig] = {
+_CACHE_PRESETS: Mapping[str, CacheConfig] = {
     "aggressive": CacheConfig.aggressive(),
     "production": CacheConfig.production(),
     "edge": CacheConfig.edge(),
@@ -51,11 +51,11 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
     """Ask for everything that decides a run; `None` while the choice cannot be run."""
     left, right = st.columns(2)
     with left:
-        parts = PARTS[
+        parts = _PARTS[
             st.segmented_control(
                 "Score with",
-                list(PARTS),
-                default=next(iter(PARTS)),
+                list(_PARTS),
+                default=next(iter(_PARTS)),
                 required=True,
                 key="run_parts",
                 help="Rules and model are stored apart, so one run of both answers for every "
@@ -66,7 +66,7 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
     with right:
         cache = pick(
             "Result cache",
-            {name: _cache_title(name) for name in CACHE_PRESETS},
+            {name: _cache_title(name) for name in _CACHE_PRESETS},
             key="run_cache",
             help="Starts empty. A text that occurred before is answered from it, which is how a "
             "cache would behave on this traffic.",
@@ -83,7 +83,7 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
         )
     if "ml" in parts and entry is None:
         return None
-    spec = RunSpec(parts=parts, cache=CACHE_PRESETS[cache], workers=int(workers))
+    spec = RunSpec(parts=parts, cache=_CACHE_PRESETS[cache], workers=int(workers))
     if entry is None:
         return spec
     spec = replace(spec, model_id=entry.id, variant=entry.variant)
@@ -111,7 +111,7 @@ def _choose_model(dataset: DatasetInfo) -> ModelEntry | None:
 
 def _cache_title(name: str) -> str:
     """Return a cache preset's name with its size and life."""
-    preset = CACHE_PRESETS[name]
+    preset = _CACHE_PRESETS[name]
     if not preset.size:
         return f"{name}: every row is scored anew"
     return f"{name}: {preset.size:,} results for {duration(preset.ttl_s)}"
@@ -134,8 +134,8 @@ def _offer_reuse(dataset: DatasetInfo, spec: RunSpec) -> bool:
 def offer_start(dataset: DatasetInfo, spec: RunSpec | None) -> None:
     """Offer to score some rows first, or all."""
     with st.container(horizontal=True):
-        is_trial = dataset.rows > TRIAL_ROWS and st.button(
-            f"Try on {TRIAL_ROWS} rows first",
+        is_trial = dataset.rows > _TRIAL_ROWS and st.button(
+            f"Try on {_TRIAL_ROWS} rows first",
             key="try_first",
             disabled=spec is None,
             icon=":material/science:",
@@ -148,7 +148,7 @@ def offer_start(dataset: DatasetInfo, spec: RunSpec | None) -> None:
             icon=":material/play_arrow:",
         )
     if spec is not None and (is_trial or is_whole):
-        _begin(dataset, replace(spec, limit=TRIAL_ROWS) if is_trial else spec)
+        _begin(dataset, replace(spec, limit=_TRIAL_ROWS) if is_trial else spec)
 
 
 def _begin(dataset: DatasetInfo, spec: RunSpec) -> None:

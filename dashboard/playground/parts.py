@@ -9,9 +9,9 @@ from dashboard.playground.tables import (
     MAX_CHARS,
     Scan,
     marked_html,
+    matches_frame,
     reasons_frame,
     scans_frame,
-    spans_frame,
     timings_frame,
 )
 from dashboard.state import resources
@@ -22,9 +22,9 @@ from shield_engine.types import Mode, ScanResult, Task, Variant
 
 __all__ = ["ask_text", "show_scans"]
 
-OWN_TEXT = "Your own text"
+_OWN_TEXT = "Your own text"
 
-SCAN_COLUMNS = {
+_SCAN_COLUMNS = {
     "Verdict": "The class given at the threshold.",
     "Passes": "Whether the text may pass: harmless, or for sentiment not negative.",
     "Risk": st.column_config.ProgressColumn(
@@ -51,7 +51,7 @@ def _take_example() -> None:
 
 def ask_text() -> tuple[str, Variant, bool]:
     """Return the text, the models' variant, and whether to scan now."""
-    examples = [OWN_TEXT, *EXAMPLES]
+    examples = [_OWN_TEXT, *EXAMPLES]
     st.selectbox("Start from", examples, key="playground_example", on_change=_take_example)
     text = st.text_area(
         "Text",
@@ -88,7 +88,7 @@ def show_scans(scans: list[Scan]) -> None:
     show_table(
         scans_frame(scans),
         key="scans",
-        columns=SCAN_COLUMNS,
+        columns=_SCAN_COLUMNS,
         height="content",
         alt="Verdict, score and method of each scanner in each mode",
     )
@@ -157,7 +157,7 @@ def _show_result(result: ScanResult, task: Task) -> None:
     st.markdown("**Where in the text?**")
     st.html(marked_html(result.text, result.entities))
     if result.entities:
-        show_table(spans_frame(result), key="playground_spans", alt="Spans")
+        show_table(matches_frame(result), key="playground_spans", alt="Spans")
     else:
         st.caption("No rule matched, and the text fits one window: there is nothing to mark.")
     st.markdown("**Why?**")

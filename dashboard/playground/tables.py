@@ -23,10 +23,10 @@ __all__ = [
     "MAX_CHARS",
     "Scan",
     "marked_html",
+    "matches_frame",
     "reasons_frame",
     "scan_everywhere",
     "scans_frame",
-    "spans_frame",
     "timings_frame",
 ]
 
@@ -132,7 +132,7 @@ def reasons_frame(result: ScanResult) -> pd.DataFrame:
     )
 
 
-def spans_frame(result: ScanResult) -> pd.DataFrame:
+def matches_frame(result: ScanResult) -> pd.DataFrame:
     """Return a result's spans, numbered as `marked_html` numbers them."""
     return pd.DataFrame(
         [

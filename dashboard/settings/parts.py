@@ -25,7 +25,7 @@ from shield_engine.runs.bundle import waiting_bundles
 
 __all__ = ["show_bundles", "show_limits", "show_removal", "show_store"]
 
-MEANINGS: Mapping[str, str] = {
+_MEANINGS: Mapping[str, str] = {
     "SHIELD_HOME": "Folder of the store, downloaded models and bundles",
     "SHIELD_OFFLINE": "Nothing is downloaded; a missing model is an error",
     "SHIELD_REGISTRY": "Your own model registry, read after the bundled one",
@@ -141,7 +141,7 @@ def show_limits() -> None:
     }
     limits = [
         {"Setting": meaning, "Value": str(values[name]), "Set by": name}
-        for name, meaning in MEANINGS.items()
+        for name, meaning in _MEANINGS.items()
     ]
     show_table(pd.DataFrame(limits), key="limits", alt="Settings and their variables")
     places = {
