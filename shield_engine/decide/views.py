@@ -91,6 +91,32 @@ class ModeView:
         flagged: Mask = self.predicted == risky
         return flagged
 
+    @cached_property
+    def score(self) -> Floats:
+        """The risk, or the probability of the most probable of three labels; NaN for none."""
+        return self.probabilities.max(axis=1) if self.risk is None else self.risk
+
+    @property
+    def distance(self) -> Floats:
+        """From `score` to the threshold, or to the runner-up of three labels."""
+        if self.risk is not None and self.threshold is not None:
+            return np.abs(self.risk - self.threshold)
+        return self.score - np.sort(self.probabilities, axis=1)[:, -2]
+
+    @property
+    def regret(self) -> Floats:
+        """How far `score` is on the wrong side of the threshold, or of the right label of three.
+
+        NaN without a label or a score; of two classes negative where the verdict is right.
+        """
+        if self.risk is not None and self.threshold is not None:
+            gap = self.risk - self.threshold
+            regret = np.where(self.labels == 1, -gap, gap)
+        else:
+            rows = np.arange(len(self.labels))
+            regret = self.score - self.probabilities[rows, np.maximum(self.labels, 0)]
+        return np.where(self.counts, regret, np.nan)
+
     @property
     def has_both(self) -> bool:
         """True if two classes are told apart and rows of each count."""

@@ -111,7 +111,8 @@ class Requirement:
         elif self.at_most is not None:
             head = f"{self.metric} <= {shown(self.at_most, self.kind.unit)}"
         else:
-            worse = "" if not self.by_more_than else f" by more than {self._margin}"
+            margin = shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
+            worse = f" by more than {margin}" if self.by_more_than else ""
             whom = "the baseline" if self.no_worse_than == BASELINE else self.no_worse_than
             head = f"{self.metric} no worse than {whom}{worse}"
         parts = [head]
@@ -123,10 +124,6 @@ class Requirement:
             parts.append(f"where {self.rows.column} is {self.rows.value}")
         return ", ".join(parts)
 
-    @property
-    def _margin(self) -> str:
-        return shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
-
     @classmethod
     def from_document(cls, document: Mapping[str, Any], where: str) -> Requirement:
         """Return the requirement that `as_document` gave.
@@ -135,12 +132,17 @@ class Requirement:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
         # A missing metric is told with the choices, as an unknown one is.
-        requirement = _REQUIREMENT.read(
-            {"metric": None, **document}, lambda _, text: ConfigError(f"{where}: {text}")
-        )
-        where = f"{where}, {requirement.metric}"
+        values: dict[str, Any] = {"metric": None, **document}
+
+        def fail(key: str | None, sentence: str) -> ConfigError:
+            is_field = key == "slice" or key in cls.__dataclass_fields__
+            has_metric = is_field and key != "metric" and values["metric"] in (*METRICS,)
+            place = f"{where}, {values['metric']}" if has_metric else where
+            return ConfigError(f"{place}: {sentence}")
+
+        requirement = _REQUIREMENT.read(values, fail)
         for problem in _contradictions(requirement, document):
-            raise ConfigError(f"{where}: {problem}")
+            raise ConfigError(f"{where}, {requirement.metric}: {problem}")
         return requirement
 
     def as_document(self) -> dict[str, Any]:
@@ -178,7 +180,7 @@ class Gate:
 
     name: str
     requirements: tuple[Requirement, ...]
-    note: str = ""
+    note: Annotated[str, _TEXT] = ""
     max_unscored: Annotated[float, _SHARE] = 0.0
 
     @property

@@ -400,11 +400,11 @@ def _slices(
 def _worst(store: Store, run: RunInfo, view: ModeView, *, redact: bool) -> tuple[WorstError, ...]:
     """Return the rows that are farthest on the wrong side, some of each kind."""
     wrong = view.counts & (view.predicted != view.labels)
-    places, score, distance = np.flatnonzero(wrong), _score(view), _distance(view)
+    places, score, regret = np.flatnonzero(wrong), view.score, view.regret
     picked: list[int] = []
     for kind in np.unique(view.predicted[places]):
         of_kind = places[view.predicted[places] == kind]
-        picked += of_kind[np.argsort(-distance[of_kind], kind="stable")][:_WORST].tolist()
+        picked += of_kind[np.argsort(-regret[of_kind], kind="stable")][:_WORST].tolist()
     if not picked:
         return ()
     indexes = [int(view.scores.row_index[place]) for place in picked]
@@ -417,26 +417,11 @@ def _worst(store: Store, run: RunInfo, view: ModeView, *, redact: bool) -> tuple
             label=view.label_names[view.labels[place]],
             said=view.label_names[view.predicted[place]],
             score=float(score[place]),
-            distance=float(distance[place]),
+            distance=float(regret[place]),
             rules=_rules(row.rules, redact=redact),
         )
         for place, row in zip(picked, rows, strict=True)
     )
-
-
-def _score(view: ModeView) -> NDArray[np.float64]:
-    if view.risk is not None:
-        return view.risk
-    rows = np.arange(len(view.labels))
-    return np.asarray(view.probabilities[rows, np.maximum(view.predicted, 0)])
-
-
-def _distance(view: ModeView) -> NDArray[np.float64]:
-    if view.risk is not None:
-        return np.abs(view.risk - (view.threshold or 0.0))
-    rows = np.arange(len(view.labels))
-    right = view.probabilities[rows, np.maximum(view.labels, 0)]
-    return np.asarray(_score(view) - right)
 
 
 def _kind(view: ModeView, place: int) -> str:
