@@ -16,6 +16,7 @@ from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
+from shield_engine.decide.judged import RowJudge
 from shield_engine.decide.slices import LENGTH_BANDS
 from shield_engine.review.corrections import in_length_band
 from shield_engine.store import DatasetInfo, RunInfo
@@ -25,7 +26,6 @@ from shield_engine.store.rows import (
     Classes,
     Disagreement,
     ErrorCounts,
-    Judgement,
     RowFilter,
     RowKind,
 )
@@ -60,7 +60,7 @@ class Subject:
 
     run: RunInfo
     info: DatasetInfo
-    judgement: Judgement
+    judgement: RowJudge
     classes: Classes
     notes: int
     limits: Mapping[str, float]
@@ -96,7 +96,7 @@ def choose_subject(run: RunInfo) -> Subject:
         help="Judge rows by the labels you corrected here. Other pages go by the imported labels "
         "until you make a corrected version of the dataset.",
     )
-    judgement = Judgement(
+    judgement = RowJudge(
         run.run_id,
         candidate.mode,
         option.threshold,
