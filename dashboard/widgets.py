@@ -172,7 +172,7 @@ def pick_run(
         first: Words to choose before any run, such as one that means none.
         more: As in `pick`.
     """
-    datasets = {info.dataset_id: info.title for info in resources().store.datasets()}
+    datasets = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     titles = {word: word for word in first}
     titles |= {run.run_id: run_title(run, datasets) for run in runs}
     chosen: str = pick(title, titles, key=key, **more)
@@ -192,7 +192,7 @@ def choose_run(
         nothing: What there is none of yet.
         advice: How to get it.
     """
-    runs = {run.run_id: run for run in resources().store.runs() if run.rows_done}
+    runs = {run.run_id: run for run in resources().store.runs.all() if run.rows_done}
     if not runs:
         empty_state(nothing, advice, "Go to Overview", "app_pages/overview.py")
         return None
@@ -376,7 +376,7 @@ def _is_active(run_id: str) -> bool:
 def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
     with errors_shown():
         held = resources()
-        run, job = held.store.run(run_id), held.worker.job(run_id)
+        run, job = held.store.runs.find(run_id), held.worker.job(run_id)
         if job is not None and _is_active(run_id):
             waiting = "Waiting for another run. " if job.status == "queued" else ""
             show_progress(job.progress, run.rows, note=waiting)

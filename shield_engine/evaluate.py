@@ -161,7 +161,7 @@ def store_rows(
     store: Store, name: str, task: Task, path: Path, imported: ImportedDataset
 ) -> DatasetInfo:
     """Keep imported rows as a dataset version, with its mapping's outcome and quarantine report."""
-    return store.add_dataset(
+    return store.datasets.add(
         name,
         task,
         imported.table,
@@ -290,7 +290,7 @@ def _label_policy(
     """Return how often a sentiment policy's allowed labels are right, `None` for other tasks."""
     if policy is None or policy.task is not Task.SENTIMENT:
         return None
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
     groups = row_groups(store, run.dataset_id, scores)
     return label_policy_figures(
         scores, policy.mode, policy.allowed_labels, bands=policy.bands, groups=groups, seed=seed
@@ -324,7 +324,7 @@ def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[st
             "measured for them"
         )
     if run.errors:
-        reason = store.first_error(run.run_id)
+        reason = store.runs.first_error(run.run_id)
         warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
     return tuple(warnings)
 

@@ -27,7 +27,7 @@ from dashboard.state import (
     sliced,
 )
 from dashboard.tables import result_facts, rows_table, spans_frame
-from dashboard.text import METRIC_TITLES, plain, visible
+from dashboard.text import plain, visible
 from dashboard.widgets import (
     charted,
     choose_run,
@@ -40,9 +40,10 @@ from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Lattice, lattice
-from shield_engine.metrics.figures import METRIC_HELP, percent
-from shield_engine.store import RunInfo, RunStatus
+from shield_engine.metrics.table import METRICS, compared_names, percent
+from shield_engine.store import RunInfo, RunStatus, StoredRow
 from shield_engine.store.library import policies
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task
 
 PAGE_ROWS = 50
@@ -83,11 +84,11 @@ class Choice:
 def all_options(run: RunInfo) -> tuple[list[Option], list[str]]:
     """Return everything that can be compared with a run, and why some policies cannot."""
     store = resources().store
-    names = {info.dataset_id: info.title for info in store.datasets()}
+    names = {info.dataset_id: info.title for info in store.datasets.all()}
     fitting, reasons = comparison.policy_options(run, policies(store))
     others = comparison.run_options(
         run,
-        [other for other in store.runs() if other.run_id != run.run_id][:MOST_OTHER_RUNS],
+        [other for other in store.runs.all() if other.run_id != run.run_id][:MOST_OTHER_RUNS],
         names,
         lambda other: dict(balanced(other)),
     )
@@ -128,7 +129,7 @@ def choose_candidates(run: RunInfo) -> Choice | None:
     is_intersected = choose_rows([option.candidate.run_id for option in picked])
     if is_intersected is None:
         return None
-    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs()}
+    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs.all()}
     return Choice(
         picked,
         names.index(baseline),
@@ -161,7 +162,7 @@ def choose_rows(run_ids: Sequence[str]) -> bool | None:
     wanted = tuple(dict.fromkeys(run_ids))
     if len(wanted) < 2:
         return False
-    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs()}
+    keys = {found.run_id: RunKey.of(found) for found in resources().store.runs.all()}
     found = common_rows(tuple(keys[run_id] for run_id in wanted))
     if found.is_same:
         return False
@@ -224,12 +225,12 @@ def show_figures(found: Comparison, choice: Choice) -> None:
     if found.winner is None:
         show_load(found)
         return
-    names = comparison.metric_names(found)
+    names = compared_names(len(found.label_names))
     base = found.standings[found.baseline].title
     st.subheader("How good is each candidate?", anchor=False)
     help_of = {
-        METRIC_TITLES[name]: st.column_config.TextColumn(
-            help=f"{METRIC_HELP[name]} In brackets: {found.confidence:.0%} interval."
+        METRICS[name].title: st.column_config.TextColumn(
+            help=f"{METRICS[name].help} In brackets: {found.confidence:.0%} interval."
         )
         for name in names
     }
@@ -306,7 +307,7 @@ def show_curves(found: Comparison, views: Aligned, choice: Choice) -> None:
                 charted(
                     question, draw(titles, views.views, choice.looks, views.counts),
                     table[table["metric"] == metric], key=metric,
-                    help=f"{METRIC_HELP[metric]} Markers: the thresholds in force.",
+                    help=f"{METRICS[metric].help} Markers: the thresholds in force.",
                 )  # fmt: skip
     st.subheader("Which mistakes does each make?", anchor=False)
     for first in range(0, len(titles), 4):
@@ -332,8 +333,8 @@ def show_slices(found: Comparison, views: Aligned, choice: Choice) -> None:
         st.caption("Without labels there is nothing to break down.")
         return
     store = resources().store
-    mapping = store.dataset(views.dataset_id).details.get("mapping", {})
-    columns = ["Length of the text", *mapping.get("slices", [])]
+    dataset = store.datasets.find(views.dataset_id)
+    columns = ["Length of the text", *dataset.slice_columns]
     left, right = st.columns(2)
     with left:
         drop_stale("slice_column", columns)
@@ -347,7 +348,7 @@ def show_slices(found: Comparison, views: Aligned, choice: Choice) -> None:
         drop_stale("slice_metric", metrics)
         keep("slice_metric", metrics[0])
         metric = st.selectbox(
-            "Figure", metrics, format_func=METRIC_TITLES.__getitem__, key="slice_metric"
+            "Figure", metrics, format_func=lambda name: METRICS[name].title, key="slice_metric"
         )
     name = None if column == columns[0] else column
     table = sliced(choice.candidates, choice.keys, choice.is_intersected, found.winner, name)
@@ -439,16 +440,14 @@ def show_rows(
     )
     indexes = row_index[members[position][1]]
     start = paged(len(indexes), key=f"lattice_page_{run.run_id}_{position}", size=PAGE_ROWS)
-    rows = resources().store.page(
-        run.dataset_id,
-        run_id=run.run_id,
-        indexes=[int(index) for index in indexes[start : start + PAGE_ROWS]],
+    rows = stored_rows(
+        resources().store, run.dataset_id, indexes[start : start + PAGE_ROWS].tolist(), run.run_id
     )
     st.dataframe(rows_table(rows, run.task), hide_index=True, key="lattice_rows")
     show_row(rows, run.task)
 
 
-def show_row(rows: list[dict[str, object]], task: Task) -> None:
+def show_row(rows: Sequence[StoredRow], task: Task) -> None:
     """Open one row: its text as text, scores, rules and spans."""
     if not rows:
         return
@@ -456,15 +455,15 @@ def show_row(rows: list[dict[str, object]], task: Task) -> None:
         "Open row",
         range(len(rows)),
         format_func=lambda place: (
-            f"{visible(str(rows[place]['row_id']))}: {visible(str(rows[place]['text'] or ''))[:80]}"
+            f"{visible(rows[place].row_id)}: {visible(rows[place].text or '')[:80]}"
         ),
         key="opened_row",
     )
     row = rows[chosen]
-    if row["text"] is None:
+    if row.text is None:
         st.caption("This dataset's texts were purged.")
     else:
-        show_text(str(row["text"]), height=160)
+        show_text(row.text, height=160)
     left, right = st.columns(2)
     left.dataframe(result_facts(row, task), hide_index=True, key="row_facts")
     spans = spans_frame(row)
@@ -521,7 +520,7 @@ def show_load(found: Comparison) -> None:
 def show_cache(run: RunInfo) -> None:
     """Show the hit rate beside the duplicates."""
     stored = scores(RunKey.of(run))
-    dataset = resources().store.dataset(run.dataset_id)
+    dataset = resources().store.datasets.find(run.dataset_id)
     duplicates = dataset.details.get("profile", {}).get("duplicates")
     st.subheader("What does the cache save?", anchor=False)
     with st.container(horizontal=True):

@@ -25,6 +25,7 @@ from dashboard.widgets import (
 )
 from shield_engine.benchmark import as_markdown, read_document, run_benchmark
 from shield_engine.errors import ShieldError
+from shield_engine.store.library import benchmarks, save_benchmark
 
 POLL_S = 2.0  # each look costs the machine that is being measured
 
@@ -59,7 +60,7 @@ def measure() -> None:
     def quick(note: Callable[[str, float], None]) -> dict[str, Any]:
         return run_benchmark(held.shield, quick=True, on_progress=note)
 
-    measurement().start(quick, held.store.add_benchmark)
+    measurement().start(quick, partial(save_benchmark, held.store))
 
 
 def show_actions() -> None:
@@ -87,7 +88,7 @@ def show_actions() -> None:
             if st.form_submit_button("Store it") and upload is not None:
                 with errors_shown("This file was not stored"):
                     document = read_document(upload.getvalue())
-                    st.session_state["benchmark"] = resources().store.add_benchmark(document)
+                    st.session_state["benchmark"] = save_benchmark(resources().store, document)
     if is_scoring:
         st.caption("A dataset is being scored, which would spoil the figures; measure after it.")
     watching = st.fragment(watch, run_every=POLL_S if is_measuring else None)
@@ -232,7 +233,7 @@ def show_comparison(documents: Mapping[str, Mapping[str, Any]], chosen: str) -> 
 
 page_title("Performance", "Load times, throughput and latency, measured and not promised.")
 show_actions()
-documents = {name: document for name, _, document in resources().store.benchmarks()}
+documents = benchmarks(resources().store)
 if not documents:
     empty_state(
         "Nothing measured yet",

@@ -60,7 +60,7 @@ def thresholds_of(run: RunInfo) -> dict[str, float]:
 
 def choose_run(label: str, key: str, found: dict[str, RunInfo], options: list[str]) -> str:
     """Let the user choose a run; options may begin with a word that means none."""
-    names = {info.dataset_id: info.title for info in resources().store.datasets()}
+    names = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     drop_stale(key, options)
     keep(key, options[0])
     return str(
@@ -377,7 +377,7 @@ page_title(
     "State what must hold, judge a run by it, and write down what was found. The command "
     "shield gate gives the same outcome.",
 )
-scored = {run.run_id: run for run in resources().store.runs() if run.rows_done}
+scored = {run.run_id: run for run in resources().store.runs.all() if run.rows_done}
 if scored:
     show_page(scored)
 else:

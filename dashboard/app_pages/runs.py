@@ -16,6 +16,7 @@ from dashboard.widgets import empty_state, errors_shown, page_title, paged, stat
 from shield_engine.decide.figures import scores_table
 from shield_engine.hostile_text import neutralised
 from shield_engine.store import RunInfo
+from shield_engine.store.rows import stored_rows
 
 PAGE_ROWS = 50
 
@@ -75,7 +76,7 @@ def show_actions(run: RunInfo, is_active: bool) -> None:
         with st.popover("Delete", icon=":material/delete:", disabled=is_active):
             st.write("This drops the run and its scores for good. The dataset stays.")
             if st.button("Delete this run", key="delete_run", type="primary"):
-                held.store.delete_run(run.run_id)
+                held.store.runs.delete(run.run_id)
                 st.rerun()
 
 
@@ -85,17 +86,17 @@ def show_errors(run: RunInfo) -> None:
     indexes = stored.row_index[stored.has_error].tolist()
     st.subheader(f"Rows with errors ({len(indexes):,})", anchor=False)
     offset = paged(len(indexes), key="error_page", size=PAGE_ROWS)
-    rows = resources().store.page(
-        run.dataset_id, run_id=run.run_id, indexes=indexes[offset : offset + PAGE_ROWS]
+    rows = stored_rows(
+        resources().store, run.dataset_id, indexes[offset : offset + PAGE_ROWS], run.run_id
     )
     st.dataframe(
         pd.DataFrame(
             [
                 {
-                    "Row": row["row_index"] + 1,
-                    "Id": visible(row["row_id"]),
-                    "Error": visible(row["error"] or ""),
-                    "Text": visible(row["text"] or "(purged)"),
+                    "Row": row.row_index + 1,
+                    "Id": visible(row.row_id),
+                    "Error": visible(row.error or ""),
+                    "Text": visible(row.text or "(purged)"),
                 }
                 for row in rows
             ]
@@ -124,7 +125,7 @@ def show_run(run: RunInfo) -> None:
 
 page_title("Runs", "A run keeps every part's score of every row; verdicts are computed from them.")
 held = resources()
-runs = {run.run_id: run for run in held.store.runs()}
+runs = {run.run_id: run for run in held.store.runs.all()}
 if not runs:
     empty_state(
         "No run yet",
@@ -133,7 +134,7 @@ if not runs:
         "app_pages/new_run.py",
     )
     st.stop()
-titles = {info.dataset_id: info.title for info in held.store.datasets()}
+titles = {info.dataset_id: info.title for info in held.store.datasets.all()}
 st.dataframe(
     runs_frame(runs.values(), titles),
     hide_index=True,

@@ -48,10 +48,11 @@ from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.splits import slice_choices
 from shield_engine.decide.thresholds import Rule, rates_at
 from shield_engine.decide.traffic import Traffic, day_of
-from shield_engine.metrics.figures import figure_text, percent
+from shield_engine.metrics.table import COMPARED, figure_text, percent
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.store.library import delete_policy, policies, save_policy
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import LABELS, Mode, Task
 
 CONSTRAINT, COST, METRIC, HAND = "By a limit", "By cost", "By a metric", "By hand"
@@ -511,7 +512,7 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
     keep("lab_slice", names[0])
     name = st.selectbox("Slice column", names, key="lab_slice", format_func=plain)
     rows = scores(RunKey.of(run)).row_index[lab.rows]
-    values = store.slices(run.dataset_id, name)[rows]
+    values = store.datasets.slices(run.dataset_id, name)[rows]
     found = slice_choices(
         lab.labels, lab.risk, values, lab.units, rule, threshold, groups=lab.groups
     )
@@ -532,8 +533,7 @@ def show_slices(run: RunInfo, lab: Lab, threshold: float, rule: Rule | None) -> 
 
 def slice_names(run: RunInfo) -> list[str]:
     """Return the slice columns of a run's dataset."""
-    mapping = resources().store.dataset(run.dataset_id).details.get("mapping", {})
-    return list(mapping.get("slices") or ())
+    return list(resources().store.datasets.find(run.dataset_id).slice_columns)
 
 
 def show_nearest(run: RunInfo, lab: Lab, threshold: float) -> None:
@@ -542,8 +542,8 @@ def show_nearest(run: RunInfo, lab: Lab, threshold: float) -> None:
     below, above = nearest_rows(lab.view, threshold)
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
-        indexes = [int(stored.row_index[place]) for place in places]
-        rows = resources().store.page(run.dataset_id, run_id=run.run_id, indexes=indexes)
+        indexes = sorted(int(stored.row_index[place]) for place in places)
+        rows = stored_rows(resources().store, run.dataset_id, indexes, run.run_id)
         if rows:
             st.dataframe(rows_table(rows, run.task), hide_index=True, key=f"lab_near_{title}")
         else:
@@ -651,10 +651,10 @@ def evidence_of(
 def show_exact(figures: ModeEvaluation) -> None:
     """Show the figures that go into the policy; `shield eval --policy` prints the same."""
     shown = {
-        name: figure for name, figure in figures.metrics.items()
-        if figure.value is not None and name in {"recall", "fpr", "precision", "f1", "accuracy",
-                                                 "mcc", "roc_auc"}
-    }  # fmt: skip
+        name: figure
+        for name, figure in figures.metrics.items()
+        if figure.value is not None and name in {*COMPARED, "mcc"}
+    }
     if shown:
         st.caption(
             "All rows at this threshold: "
@@ -683,7 +683,7 @@ def save(
         saved = save_policy(
             held.store,
             new_policy(
-                name, note, run, held.store.dataset(run.dataset_id), mode, figures,
+                name, note, run, held.store.datasets.find(run.dataset_id), mode, figures,
                 threshold=threshold, bands=bands, chosen_by=how, **more,
             ),
         )  # fmt: skip

@@ -17,7 +17,6 @@ from shield_engine.cli.decide import gate, report
 from shield_engine.cli.output import (
     console,
     note,
-    percent,
     print_evaluation,
     print_scan,
     printable,
@@ -33,6 +32,7 @@ from shield_engine.cli.session import (
 )
 from shield_engine.config import SAFE_BAND, Bands, ScannerConfig, check_task
 from shield_engine.errors import ConfigError
+from shield_engine.metrics.table import percent
 from shield_engine.policy import Policy, read_policies
 from shield_engine.settings import Settings
 from shield_engine.types import Mode, Task, Variant
@@ -403,7 +403,9 @@ def bench(
                     "the store is held by another process; this benchmark was not kept (use --json)"
                 )
             else:
-                opened.add_benchmark(document)
+                from shield_engine.store.library import save_benchmark
+
+                save_benchmark(opened, document)
 
 
 @app.command()
@@ -422,7 +424,7 @@ def datasets() -> None:
             "imported (UTC)",
             title="Stored",
         )
-        for info in opened.datasets():
+        for info in opened.datasets.all():
             table.add_row(
                 info.dataset_id, printable(info.title), info.task.value, f"{info.rows:,}", f"{info.labelled:,}",
                 f"{info.quarantined:,}", f"{info.created_at:%Y-%m-%d %H:%M}",
@@ -527,7 +529,7 @@ def runs(
     settings = Settings.from_env()
     with Store.open(settings.store_path) as store:
         if delete is not None:
-            store.delete_run(delete)
+            store.runs.delete(delete)
             note(f"run {delete} is gone")
         if resume is not None:
             shield = open_shield(settings)
@@ -548,8 +550,8 @@ def runs(
             "seconds",
             "started (UTC)",
         )
-        names = {info.dataset_id: info.title for info in store.datasets()}
-        for run in store.runs():
+        names = {info.dataset_id: info.title for info in store.datasets.all()}
+        for run in store.runs.all():
             table.add_row(
                 run.run_id, printable(names.get(run.dataset_id, "")), run.task.value, "+".join(run.parts),
                 f"{run.model_id} {run.variant}" if run.model_id else "", run.status,

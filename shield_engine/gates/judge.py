@@ -28,7 +28,7 @@ from shield_engine.gates.document import (
     shown,
     shown_difference,
 )
-from shield_engine.gates.question import PROPORTIONS, Question
+from shield_engine.gates.question import Question
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.statistics.tests import required_negatives, rows_for_scaled
@@ -347,7 +347,7 @@ class _Court:
 
     def _run(self, run_id: str) -> RunInfo:
         if run_id not in self._seen:
-            self._seen[run_id] = self.store.run(run_id)
+            self._seen[run_id] = self.store.runs.find(run_id)
         run: RunInfo = self._seen[run_id]
         return run
 
@@ -372,7 +372,7 @@ class _Court:
         wanted = requirement.rows
         if wanted is None:
             return np.ones(len(aligned.row_index), dtype=bool), ""
-        values = self.store.slices(aligned.dataset_id, wanted.column)[aligned.row_index]
+        values = self.store.datasets.slices(aligned.dataset_id, wanted.column)[aligned.row_index]
         rows = np.asarray(values == wanted.value, dtype=bool)
         if rows.any():
             return rows, ""
@@ -515,7 +515,7 @@ def _advice(
         )
     if bounds.reason:
         return _open_bound(requirement, bounds)
-    if not requirement.is_paired and requirement.metric in PROPORTIONS:
+    if not requirement.is_paired and requirement.kind.is_proportion:
         if limit == (0.0 if is_upper else 1.0):
             return None, f"no number of rows can show exactly {shown(limit, 'share')}"
         target, seen = (limit, bounds.value) if is_upper else (1 - limit, 1 - bounds.value)

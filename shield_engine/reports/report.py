@@ -24,8 +24,10 @@ from shield_engine.decide.figures import (
 from shield_engine.gates import candidate_of, shown
 from shield_engine.hostile_text import redacted
 from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
+from shield_engine.metrics.table import RATES, figure_text, reported_names
 from shield_engine.policy import write_policies
 from shield_engine.statistics import Figure
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode
 
 if TYPE_CHECKING:
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from shield_engine.store import DatasetInfo, RunInfo, Scores, Store
 
 __all__ = [
-    "BINARY_METRICS",
-    "MULTICLASS_METRICS",
     "ModeFigures",
     "Report",
     "SliceFigures",
@@ -48,15 +48,9 @@ __all__ = [
     "scored_rows",
 ]
 
-BINARY_METRICS = (
-    "recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc", "roc_auc", "pr_auc",
-    "recall_at_1pct_fpr", "recall_at_0_1pct_fpr", "fpr_at_95_recall", "brier", "ece",
-)  # fmt: skip
-MULTICLASS_METRICS = ("accuracy", "macro_f1", "macro_recall", "mcc")
 
 _WORST = 5
 _MOST_VALUES = 12
-_SLICE_METRICS = ("recall", "fpr", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +139,7 @@ class Report:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that these classes have, in reading order."""
-        has_risk = self.modes[0].view.risk is not None
-        return BINARY_METRICS if has_risk else MULTICLASS_METRICS
+        return reported_names(len(self.modes[0].view.label_names))
 
     @property
     def sentence(self) -> str:
@@ -246,8 +239,8 @@ def build_report(
         ConfigError: The run lacks a part, or the baseline's rows differ.
         UnknownNameError: A run does not exist.
     """
-    run = store.run(judged.run_id)
-    dataset = store.dataset(run.dataset_id)
+    run = store.runs.find(judged.run_id)
+    dataset = store.datasets.find(run.dataset_id)
     others = [
         candidate_of(run, thresholds, mode=mode)
         for mode in available_modes(run)
@@ -373,25 +366,16 @@ def _sentence(one: ModeFigures) -> str:
         return f"{one.title} flags {rate} of {result.n:,} rows; they have no labels.{speed}"
     if one.view.risk is None:
         return (
-            f"{one.title} gives {_share(metrics['accuracy'])} of "
+            f"{one.title} gives {figure_text('accuracy', metrics['accuracy'], 'words')} of "
             f"{metrics['accuracy'].n:,} rows the right label; macro F1 is "
-            f"{_share(metrics['macro_f1'])}.{speed}"
+            f"{figure_text('macro_f1', metrics['macro_f1'], 'words')}.{speed}"
         )
     parts = []
     for name, kind in (("recall", "risky"), ("fpr", "harmless")):
         figure = metrics[name]
         if figure.value is not None:
-            parts.append(f"{_share(figure)} of {figure.n:,} {kind} rows")
+            parts.append(f"{figure_text(name, figure, 'words')} of {figure.n:,} {kind} rows")
     return f"{one.title} flags {' and '.join(parts)}.{speed}"
-
-
-def _share(figure: Figure) -> str:
-    if figure.value is None:
-        return "-"
-    text = f"{100 * figure.value:.1f}%"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
 
 
 def _slices(
@@ -402,10 +386,9 @@ def _slices(
     groups: NDArray[np.object_] | None,
 ) -> tuple[SliceFigures, ...]:
     """Return the figures of each value of each slice column, those with most rows."""
-    columns = dataset.details.get("mapping", {}).get("slices") or ()
     found = []
-    for column in columns:
-        values = store.slices(dataset.dataset_id, str(column))[scores.row_index]
+    for column in dataset.slice_columns:
+        values = store.datasets.slices(dataset.dataset_id, column)[scores.row_index]
         names, counts = np.unique(values[view.counts].astype(str), return_counts=True)
         order = np.argsort(-counts, kind="stable")[:_MOST_VALUES]
         for value in names[order]:
@@ -423,7 +406,7 @@ def _slice_metrics(
         figures = binary_metrics(
             view.labels[rows], view.risk[rows], view.threshold, groups=groups, resamples=0
         )
-        return {name: figures[name] for name in _SLICE_METRICS}
+        return {name: figures[name] for name in RATES}
     figures = multiclass_metrics(
         view.labels[rows], view.probabilities[rows], view.label_names, groups=groups, resamples=0
     )
@@ -443,24 +426,19 @@ def _worst(
     if not picked:
         return ()
     indexes = [int(scores.row_index[place]) for place in picked]
-    rows = {
-        int(row["row_index"]): row
-        for row in store.page(
-            run.dataset_id, run_id=run.run_id, indexes=indexes, limit=len(indexes)
-        )
-    }
+    rows = stored_rows(store, run.dataset_id, indexes, run.run_id)
     return tuple(
         WorstError(
             kind=_kind(view, place),
-            row_id=str(rows[index]["row_id"]),
-            text=_text(rows[index]["text"], redact=redact),
+            row_id=row.row_id,
+            text=_text(row.text, redact=redact),
             label=view.label_names[view.labels[place]],
             said=view.label_names[view.predicted[place]],
             score=float(score[place]),
             distance=float(distance[place]),
-            rules=_rules(rows[index]["rules"], redact=redact),
+            rules=_rules(row.rules, redact=redact),
         )
-        for place, index in zip(picked, indexes, strict=True)
+        for place, row in zip(picked, rows, strict=True)
     )
 
 
@@ -507,7 +485,7 @@ def _commands(
     redact: bool,
 ) -> tuple[str, ...]:
     """Return the shell lines that score the file anew and write the report again."""
-    mapping = dataset.details.get("mapping", {})
+    mapping = dataset.details.get("mapping") or {}
     words = ["shield", "eval", dataset.source, "--task", run.task.value]
     for option, key in (("--text-column", "text"), ("--label-column", "label")):
         if mapping.get(key):
