@@ -169,6 +169,8 @@ class Shape(Generic[_T]):
             return None, self.missing.format(keys=", ".join(missing))
         error = errors[0]
         key, details = self._place(error["loc"]), error.get("ctx", {})
+        if not key:  # a lone surrogate, or more levels than pydantic reads
+            return None, f"cannot be read: {error['msg']}"
         head = key.partition(".")[0].partition("[")[0]
         words = {"key": key, "value": error["input"]}
         kind = error["type"].partition("_")[0]
@@ -178,7 +180,7 @@ class Shape(Generic[_T]):
         if kind in _WANTED:
             return head, self.wrong.format(**words, wanted=_WANTED[kind])
         problem = str(details.get("error", error["msg"]))
-        return head or None, self.problem.format(**words, problem=problem).strip()
+        return head, self.problem.format(**words, problem=problem)
 
     def _place(self, loc: tuple[str | int, ...]) -> str:
         """Return a place as a reader writes it: `model.id`, `labels[1]`."""

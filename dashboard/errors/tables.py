@@ -384,9 +384,9 @@ def windows_frame(scores: Sequence[WindowScore], task: Task) -> pd.DataFrame:
         [
             {
                 "Window": number,
-                "From": score.start,
-                "To": score.end,
-                "Tokens": score.tokens,
+                "From": score.place.start,
+                "To": score.place.end,
+                "Tokens": score.place.tokens,
                 **{
                     f"P({name})": round(float(share), 4)
                     for name, share in zip(names, score.probabilities, strict=True)

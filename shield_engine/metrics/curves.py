@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ECE_BINS",
     "CalibrationBin",
+    "Counts",
     "PrCurve",
     "RocCurve",
     "ThresholdSweep",
@@ -79,34 +80,87 @@ class PrCurve:
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdSweep:
-    """Confusion counts at each of many thresholds (flagged: score >= threshold)."""
+class Counts:
+    """Confusion counts of two classes, and what follows from them; NaN where it is undefined.
 
-    thresholds: Floats
-    tp: Ints
-    fp: Ints
-    fn: Ints
-    tn: Ints
+    Attributes:
+        tp: Risky rows flagged; all four have one shape, of thresholds, groups or resamples.
+        fp: Harmless rows flagged.
+        fn: Risky rows let through.
+        tn: Harmless rows let through.
+    """
+
+    tp: Floats | Ints
+    fp: Floats | Ints
+    fn: Floats | Ints
+    tn: Floats | Ints
+
+    @property
+    def shares(self) -> dict[str, tuple[Floats | Ints, Floats | Ints]]:
+        """Hits and rows of each metric that is a share of rows."""
+        right, every = self.tp + self.tn, self.tp + self.fp + self.fn + self.tn
+        return {
+            "recall": (self.tp, self.tp + self.fn),
+            "fpr": (self.fp, self.fp + self.tn),
+            "accuracy": (right, every),
+            "precision": (self.tp, self.tp + self.fp),
+        }
 
     @property
     def recall(self) -> Floats:
-        """Share of risky rows flagged; NaN without risky rows."""
+        """Share of risky rows flagged."""
         return ratio(self.tp, self.tp + self.fn)
 
     @property
     def fpr(self) -> Floats:
-        """Share of harmless rows flagged; NaN without harmless rows."""
+        """Share of harmless rows flagged."""
         return ratio(self.fp, self.fp + self.tn)
 
     @property
     def precision(self) -> Floats:
-        """Share of flagged rows that are risky; NaN where none is flagged."""
+        """Share of flagged rows that are risky."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
     def f1(self) -> Floats:
-        """Harmonic mean of precision and recall; NaN if nothing is risky and nothing flagged."""
+        """Harmonic mean of precision and recall."""
         return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def balanced_accuracy(self) -> Floats:
+        """Mean of recall and of the share of harmless rows let through."""
+        return (self.recall + ratio(self.tn, self.fp + self.tn)) / 2
+
+    @property
+    def mcc(self) -> Floats:
+        """Matthews correlation of verdict and label."""
+        tp, fp, fn, tn = (np.asarray(cell, np.float64) for cell in self.cells)
+        return ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+    @property
+    def cells(self) -> tuple[Floats | Ints, Floats | Ints, Floats | Ints, Floats | Ints]:
+        """The four counts, as they are numbered where cells have numbers."""
+        return self.tp, self.fp, self.fn, self.tn
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSweep(Counts):
+    """Confusion counts at each of many thresholds (flagged: score >= threshold)."""
+
+    thresholds: Floats
+
+    @classmethod
+    def of(cls, risky: Floats, harmless: Floats, thresholds: ArrayLike) -> ThresholdSweep:
+        """Return the counts at each threshold, in the order given.
+
+        Args:
+            risky: Scores of the risky rows, rising.
+            harmless: Scores of the harmless rows, rising.
+            thresholds: One or more numbers.
+        """
+        cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+        fn, tn = np.searchsorted(risky, cuts), np.searchsorted(harmless, cuts)
+        return cls(len(risky) - fn, len(harmless) - tn, fn, tn, cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +252,7 @@ def threshold_sweep(labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike)
     cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
     if bool(np.isnan(cuts).any()):
         raise ValueError("a threshold is not a number")
-    risky, harmless = np.sort(risk[truth == 1]), np.sort(risk[truth == 0])
-    fn, tn = np.searchsorted(risky, cuts), np.searchsorted(harmless, cuts)
-    return ThresholdSweep(cuts, tp=len(risky) - fn, fp=len(harmless) - tn, fn=fn, tn=tn)
+    return ThresholdSweep.of(np.sort(risk[truth == 1]), np.sort(risk[truth == 0]), cuts)
 
 
 def calibration(
@@ -262,7 +314,7 @@ def one_class_reason(positives: int, n: int) -> str:
     return f"needs both classes; all {n} rows are {kind}" if n else "needs rows; there are none"
 
 
-def _cumulative(truth: Ints, risk: Floats) -> tuple[Floats, Ints, Ints]:
+def _cumulative(truth: Ints, risk: Floats) -> tuple[Floats, Floats | Ints, Floats | Ints]:
     """Return distinct scores, highest first, and how many risky and harmless rows reach each."""
     cuts = np.unique(risk)[::-1]
     sweep = threshold_sweep(truth, risk, cuts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from shield_engine.metrics.curves import ECE_BINS, bin_of, confusion
+from shield_engine.metrics.curves import ECE_BINS, Counts, bin_of, confusion
 from shield_engine.metrics.inputs import ratio
 from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
@@ -148,15 +148,16 @@ class BinaryScorer:
         harmless_sums, risky_sums = _running_sums(harmless), _running_sums(risky)
         n, p = harmless_sums[:, -1], risky_sums[:, -1]
         fp, tp = harmless_sums[:, self.harmless_flagged], risky_sums[:, self.risky_flagged]
+        counts = Counts(tp, fp, p - tp, n - fp)
         cells = np.stack([n - fp, fp, p - tp, tp], axis=1).reshape(-1, 2, 2)
         missing = np.full(len(weights), np.nan)
         return {
             **_confusion_figures(cells, self._present()),
-            "precision": ratio(tp, tp + fp),
-            "recall": ratio(tp, p),
-            "f1": ratio(2 * tp, 2 * tp + fp + p - tp),
-            "fpr": ratio(fp, n),
-            "balanced_accuracy": (ratio(tp, p) + ratio(n - fp, n)) / 2,
+            "precision": counts.precision,
+            "recall": counts.recall,
+            "f1": counts.f1,
+            "fpr": counts.fpr,
+            "balanced_accuracy": counts.balanced_accuracy,
             "roc_auc": self.ranking.auc(harmless, risky_sums),
             "pr_auc": self._average_precision(risky, harmless_sums, risky_sums),
             **{
@@ -374,8 +375,8 @@ def _corners(
         matrix[list(present)] = rows
     found = _confusion_figures(matrices, present)
     if name == "f1":
-        tp, fp, fn = matrices[:, 1, 1], matrices[:, 0, 1], matrices[:, 1, 0]
-        values = ratio(2 * tp, 2 * tp + fp + fn)
+        (tn, fp), (fn, tp) = matrices[:, 0].T, matrices[:, 1].T
+        values = Counts(tp, fp, fn, tn).f1
     elif name == "balanced_accuracy":
         values = found["macro_recall"]
     else:

@@ -201,8 +201,8 @@ def clopper_pearson_bounds(
 
 
 def proportion(
-    hits: Mask | Floats,
-    rows: Mask | Floats,
+    hits: Mask | Ints | Floats,
+    rows: Mask | Ints | Floats,
     groups: Ints | None = None,
     *,
     bound: Literal["wilson", "exact"] = "wilson",

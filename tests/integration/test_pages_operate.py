@@ -14,7 +14,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import shield_engine.benchmark
+import dashboard.performance.parts
 from dashboard.playground.tables import EXAMPLES
 from dashboard.state import resources
 from shield_engine.benchmark import TARGETS, run_benchmark
@@ -156,7 +156,7 @@ def test_performance_says_how_to_measure_first() -> None:
 def test_the_button_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A press measures in the background, stores the benchmark and shows it."""
     monkeypatch.setattr(
-        shield_engine.benchmark, "run_benchmark", partial(run_benchmark, effort=TINY)
+        dashboard.performance.parts, "run_benchmark", partial(run_benchmark, effort=TINY)
     )
     app = opened("performance")
     app.button(key="measure").click().run()
