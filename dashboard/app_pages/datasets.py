@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard.datasets.files import allowed_file, holds_messages, unmapped
+from dashboard.datasets.files import allowed_file, unmapped
 from dashboard.datasets.tables import datasets_frame, preview_frame, rows_frame
-from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
+from dashboard.state import drop_stale, label_counts, resources, samples, source_file, upload_path
 from dashboard.text import TASK_TITLES, megabytes, plain, visible
 from dashboard.widgets import (
     csv_bytes,
@@ -25,9 +25,9 @@ from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
     Sniffed,
+    SourceFile,
     dataset_name,
     default_label_map,
-    import_rows,
 )
 from shield_engine.datasets.labels import class_of
 from shield_engine.evaluate import store_rows
@@ -124,7 +124,7 @@ def choose_columns(found: Sniffed) -> ColumnMapping:
             help="Columns by which results can be broken down, such as category or language.",
         )
         roles: tuple[str, ...] = hint.roles
-        if text and holds_messages(found, text):
+        if text and found.holds_messages(text):
             roles = tuple(
                 st.pills(
                     "Scan messages of",
@@ -180,7 +180,7 @@ def choose_labels(found: Sniffed, column: str, task: Task) -> dict[str, int] | N
 
 
 def import_file(
-    found: Sniffed,
+    source: SourceFile,
     name: str,
     task: Task,
     mapping: ColumnMapping,
@@ -193,9 +193,10 @@ def import_file(
         def note(rows: int, share: float | None) -> None:
             bar.progress(share or 0.0, text=f"{rows:,} rows read")
 
-        imported = import_rows(found.path, task, mapping, label_map, progress=note)
+        imported = source.read(task, mapping, label_map, progress=note)
         bar.progress(1.0, text="Storing")
-        info = store_rows(resources().store, name.strip(), task, found.path, imported)
+        path = source.sniffed.path
+        info = store_rows(resources().store, name.strip(), task, path, imported)
         st.session_state["new_dataset"] = info.dataset_id
         st.session_state["shown_dataset"] = info.dataset_id
         st.session_state["next_view"] = STORED
@@ -211,7 +212,8 @@ def show_import() -> None:
             return
         path, sample_task = picked
         stat = path.stat()
-        found = sniffed(path, stat.st_size, stat.st_mtime_ns)
+        source = source_file(path, stat.st_size, stat.st_mtime_ns)
+        found = source.sniffed
         show_sniffed(found)
         tasks = list(Task)
         task = st.segmented_control(
@@ -245,7 +247,7 @@ def show_import() -> None:
                 disabled=not (is_ready and name and name.strip()),
             )
         if pressed and is_ready and name:
-            import_file(found, name, task, mapping, label_map)
+            import_file(source, name, task, mapping, label_map)
 
 
 # --- stored ---------------------------------------------------------------------------------
