@@ -314,7 +314,7 @@ def show_nearest(decision: Decision) -> None:
     below, above = nearest_rows(decision.lab.view, decision.threshold)
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
-        indexes = [int(stored.row_index[place]) for place in places]
+        indexes = sorted(int(stored.row_index[place]) for place in places)
         rows = stored_rows(resources().store, run.dataset_id, indexes, run.run_id)
         if rows:
             show_table(rows_table(rows, run.task), key=f"lab_near_{title}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from shield_engine.metrics.curves import ECE_BINS, Counts, bin_of, confusion
+from shield_engine.metrics.curves import Counts, confusion
 from shield_engine.metrics.inputs import ratio
 from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
@@ -24,14 +24,13 @@ from shield_engine.statistics.intervals import wilson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from shield_engine.statistics.arrays import Floats, Ints
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
 
 __all__ = ["BinaryScorer", "ConfusionScorer"]
 
 _FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
+_ECE_BINS = 15
 _CLASS_LIMITS = "wilson limits of each class"
 
 
@@ -122,7 +121,7 @@ class BinaryScorer:
         shares = np.concatenate((np.linspace(0, 0.97, 500), np.linspace(0.97, 1, 500)))
         edges = np.unique(
             np.concatenate(
-                (np.quantile(pool, shares), [threshold], np.linspace(0, 1, ECE_BINS + 1))
+                (np.quantile(pool, shares), [threshold], np.linspace(0, 1, _ECE_BINS + 1))
             )
         )
         cell = np.searchsorted(edges, risk, side="right")
@@ -275,10 +274,11 @@ class BinaryScorer:
         return np.where(p > 0, ratio(flagged, n), np.nan)
 
     def _calibration_gap(self, harmless: Floats, risky: Floats) -> Floats:
-        edges = np.linspace(0.0, 1.0, ECE_BINS + 1)
-        gap = np.zeros((len(harmless), ECE_BINS))
+        edges = np.linspace(0.0, 1.0, _ECE_BINS + 1)
+        gap = np.zeros((len(harmless), _ECE_BINS))
         for weights, scores, label in ((harmless, self.harmless, 0), (risky, self.risky, 1)):
-            which = bin_of(scores, edges)  # falling, as the scores are
+            # An edge belongs to the bin below it; bins fall as the scores do.
+            which = np.searchsorted(edges[1:-1], scores, side="left")
             for b in np.unique(which):
                 part = slice(
                     int(np.searchsorted(-which, -b, side="left")),

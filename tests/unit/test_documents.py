@@ -27,6 +27,10 @@ class Inner:
 
     low: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.low < 0:
+            raise ConfigError("low lies below 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -38,6 +42,7 @@ class Sample:
     word: Annotated[str, Check(doubled)] = ""
     colour: Annotated[str, OneOf(("red", "blue"))] = "red"
     names: tuple[str, ...] = ()
+    pair: Annotated[tuple[str, ...], Constraint("is {{a, b}}, got {value!r}", len)] = ("a",)
     inner: Inner = field(default_factory=Inner)
     is_open: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -57,10 +62,17 @@ def read(**values: Any) -> Sample:
 def test_a_document_becomes_the_object_it_describes() -> None:
     """Enums, tuples and nested tables arrive typed; what the caller gives is put in."""
     sample = read(
-        **GOOD, count=2, word="x", names=["b"], inner={"low": 1}, open=True, notes={"k": [1]}
+        **GOOD,
+        count=2,
+        word="x",
+        names=["b"],
+        pair=["c"],
+        inner={"low": 1},
+        open=True,
+        notes={"k": [1]},
     )
     assert sample == Sample(
-        "a", Mode.ML, 2, "xx", "red", ("b",), Inner(1.0), True, {"k": [1]}, Path("/folder")
+        "a", Mode.ML, 2, "xx", "red", ("b",), ("c",), Inner(1.0), True, {"k": [1]}, Path("/folder")
     )
     assert type(sample.inner.low) is float
 
@@ -79,8 +91,12 @@ def test_a_document_becomes_the_object_it_describes() -> None:
         ({"colour": "green"}, "unknown colour 'green'; choose one of red, blue"),
         ({"names": "b"}, "names: names is a list, got 'b'"),
         ({"names": ["b", 7]}, r"names: names\[1\] is text, got 7"),
+        ({"pair": []}, r"pair: pair is \{a, b\}, got \[\]"),
+        ({"pair": ["a", 1]}, r"pair: pair is \{a, b\}, got \['a', 1\]"),
         ({"inner": 1}, "inner is a table, got 1"),
         ({"inner": {"low": "0"}}, "inner: inner.low is a number, got '0'"),
+        ({"inner": {"low": 0, "high": 1}}, "inner: inner.high is not known"),
+        ({"inner": {"low": -1}}, "low lies below 0"),
         ({"inner": {"low": True}}, "inner.low is a number, got True"),
         ({"open": 1}, "open: open is true or false, got 1"),
         ({"notes": [1]}, r"notes is a table, got \[1\]"),
