@@ -519,7 +519,7 @@ def runs(
     ] = None,
 ) -> None:
     """List stored runs; resume or delete one."""
-    from shield_engine.runs.execution import resume as resume_run
+    from shield_engine.runs.execution import execute
     from shield_engine.store import Store
 
     settings = Settings.from_env()
@@ -530,7 +530,7 @@ def runs(
         if resume is not None:
             shield = open_shield(settings)
             with progress_bar(f"run {resume}") as advance:
-                resume_run(
+                execute(
                     store, shield, resume, retry_errors=retry_errors,
                     on_progress=lambda p: advance(f"{p.rows_per_s:,.0f} rows/s", p.rows_done / p.rows),
                 )  # fmt: skip
