@@ -6,7 +6,7 @@ datasets are compared only on the rows whose text and label both have, and only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Aligned",
     "Candidate",
-    "Option",
     "RowOverlap",
     "align",
     "baseline_of",
     "candidate_of",
     "of_policy",
-    "options",
     "overlap",
     "subset",
 ]
@@ -61,21 +59,6 @@ class Candidate:
     threshold: float | None = None
     bands: Bands = field(default_factory=Bands)
     title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One way to judge a run.
-
-    Attributes:
-        key: What widgets and links carry: `hybrid`, `policy:strict:2`.
-        candidate: What it judges by.
-        policy: Where it came from; `None` for a mode at its balanced threshold.
-    """
-
-    key: str
-    candidate: Candidate
-    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,35 +177,6 @@ def baseline_of(
     is_same = candidate.mode is Mode.HEURISTIC or run.model_sha256 == baseline.model_sha256
     threshold = candidate.threshold if is_same else _threshold(baseline, candidate.mode, thresholds)
     return Candidate(baseline.run_id, candidate.mode, threshold, candidate.bands)
-
-
-def options(
-    run: RunInfo, thresholds: Mapping[str, float], policies: Iterable[Policy] = ()
-) -> tuple[list[Option], list[str]]:
-    """Return the ways to judge a run: its modes, then the policies that fit; and why others do not.
-
-    Policies of another task are left out without a word.
-
-    Args:
-        run: Whose scores.
-        thresholds: By mode; see `candidate_of`.
-        policies: Stored ones.
-    """
-    ways = [
-        Option(mode.value, candidate_of(run, thresholds, mode=mode))
-        for mode in available_modes(run)
-    ]
-    reasons = []
-    for policy in policies:
-        if policy.task is not run.task:
-            continue
-        try:
-            candidate = of_policy(policy, run)
-        except ConfigError as error:
-            reasons.append(str(error))
-        else:
-            ways.append(Option(f"policy:{policy.name}:{policy.version}", candidate, policy))
-    return ways, reasons
 
 
 def overlap(store: Store, run_ids: Sequence[str]) -> RowOverlap:
