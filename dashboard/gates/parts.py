@@ -114,7 +114,7 @@ def choose_judged(runs: Mapping[str, RunInfo]) -> Judged:
         run = runs[pick_run("Run", ordered, key="gate_run", in_url="run")]
         ways = _ways(run)
         meaning = "A mode at the registry's balanced threshold, or a saved policy of this model."
-        way = ways[pick("Judge by", ways, key="gate_way", help=meaning)]
+        way = ways[pick("Judge by", list(ways), key="gate_way", help=meaning)]
     candidate = _candidate(run, way)
     with right:
         alike = [other for other in ordered if other.task is run.task]
