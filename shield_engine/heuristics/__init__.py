@@ -17,7 +17,6 @@ from shield_engine.heuristics.normalizer import (
 from shield_engine.heuristics.parts import (
     HeuristicPart,
     HeuristicScore,
-    RuleHit,
     RulePart,
     select_rules,
 )
@@ -32,7 +31,6 @@ __all__ = [
     "Normalized",
     "Normalizer",
     "Rule",
-    "RuleHit",
     "RuleMatcher",
     "bundled_rules",
     "heuristic_for",

@@ -417,11 +417,9 @@ def _replay(
 
 
 def _slot_from(row: StoredRow) -> _Slot:
-    from shield_engine.heuristics import RuleHit
-
     slot = _Slot()
     if row.heuristic is not None:
-        hits = tuple(RuleHit(**span) for span in row.matches)
+        hits = row.hits
         probabilities = tuple(row.heuristic)
         slot.heuristic = HeuristicScore(_risk(probabilities), probabilities, hits, 0.0, 0.0)
     slot.linear = row.linear
