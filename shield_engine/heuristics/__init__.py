@@ -18,6 +18,7 @@ from shield_engine.heuristics.parts import (
     HeuristicPart,
     HeuristicScore,
     RulePart,
+    Views,
     select_rules,
 )
 from shield_engine.heuristics.ruleset import Rule, RuleMatcher, bundled_rules, load_rules
@@ -32,6 +33,7 @@ __all__ = [
     "Normalizer",
     "Rule",
     "RuleMatcher",
+    "Views",
     "bundled_rules",
     "heuristic_for",
     "linear_tier",
