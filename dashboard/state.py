@@ -1,4 +1,4 @@
-"""What pages share: the opened store and engine, cached figures, and values that outlive a page.
+"""What pages share: the opened store and engine, and cached figures.
 
 Cached functions take values, never widgets or frames. Nothing here draws.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import streamlit as st
 
 from shield_engine.config import Bands
-from shield_engine.datasets import Sniffed, label_values, sniff
+from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import (
@@ -49,10 +48,7 @@ __all__ = [
     "balanced",
     "common_rows",
     "comparison_of",
-    "drop_stale",
     "import_bundles",
-    "keep",
-    "kept",
     "label_counts",
     "mode_evaluation",
     "model_place",
@@ -62,14 +58,12 @@ __all__ = [
     "samples",
     "scores",
     "sliced",
-    "sniffed",
+    "source_file",
     "split_of",
     "threshold_lab",
     "upload_path",
     "verify_model",
 ]
-
-T = TypeVar("T")
 
 OVERVIEW_RUN = "overview_run"
 """Session key: the run that Overview's one button started."""
@@ -264,16 +258,19 @@ def common_rows(keys: tuple[RunKey, ...]) -> RowOverlap:
     return overlap(resources().store, [key.run_id for key in keys])
 
 
-@st.cache_data(max_entries=16, show_spinner="Looking at the file")
-def sniffed(path: Path, size_bytes: int, changed_ns: int) -> Sniffed:
-    """Return what a file is; its size and time of change are part of the cache's key."""
-    return sniff(path)
+@st.cache_resource(max_entries=2, show_spinner="Looking at the file")
+def source_file(path: Path, size_bytes: int, changed_ns: int) -> SourceFile:
+    """Return a file that was looked at; its size and time of change are part of the cache's key.
+
+    It may hold a whole JSON document, so few are kept.
+    """
+    return SourceFile.open(path)
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the labels")
 def label_counts(path: Path, size_bytes: int, changed_ns: int, column: str) -> dict[str, int]:
-    """Return the values of a label column with their rows; see `label_values`."""
-    return label_values(path, column)
+    """Return the values of a label column with their rows; see `SourceFile.label_values`."""
+    return source_file(path, size_bytes, changed_ns).label_values(column)
 
 
 def _forget(path: Path) -> None:
@@ -347,29 +344,3 @@ def samples() -> dict[str, tuple[Path, Task]]:
         except ArtifactError:
             continue
     return found
-
-
-def keep(key: str, default: T) -> T:
-    """Give the widget of `key` a value that survives page changes, and return it.
-
-    Streamlit drops a widget's value when its page is left. Call this right before the widget and
-    give the widget no default of its own.
-    """
-    kept_key = f"kept:{key}"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(kept_key, default)
-    st.session_state[kept_key] = st.session_state[key]
-    value: T = st.session_state[key]
-    return value
-
-
-def kept(key: str, default: Any = None) -> Any:
-    """Return what `keep` last saw under `key`, on any page."""
-    return st.session_state.get(f"kept:{key}", default)
-
-
-def drop_stale(key: str, options: Container[Any]) -> None:
-    """Forget a widget's value that is no longer among its options (a dataset was deleted)."""
-    for name in (key, f"kept:{key}"):
-        if name in st.session_state and st.session_state[name] not in options:
-            del st.session_state[name]

@@ -48,8 +48,9 @@ from shield_engine.heuristics.ruleset import RuleMatcher
 from shield_engine.ml import ArtifactStore, LoadedModel, MLScore, ModelEntry, ModelLoader
 from shield_engine.ml.loader import default_session
 from shield_engine.ml.tokenizer import Window
+from shield_engine.parts import RawScores
 from shield_engine.pipeline import ScannerPipeline
-from shield_engine.scanners import PartsScanner, RawScores
+from shield_engine.scanners import PartsScanner
 from shield_engine.settings import usable_cpus
 from shield_engine.statistics import Figure
 from shield_engine.statistics.arrays import Floats
