@@ -1,4 +1,4 @@
-"""What pages share: the opened store and engine, cached figures, and values that outlive a page.
+"""What pages share: the opened store and engine, and cached figures.
 
 Cached functions take values, never widgets or frames. Nothing here draws.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import streamlit as st
@@ -21,12 +20,8 @@ from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    evaluate_run,
-    mode_view,
-    row_groups,
-)
+from shield_engine.decide.figures import Evaluated, evaluate_run
+from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
@@ -50,10 +45,7 @@ __all__ = [
     "balanced",
     "common_rows",
     "comparison_of",
-    "drop_stale",
     "import_bundles",
-    "keep",
-    "kept",
     "label_counts",
     "mode_evaluation",
     "model_place",
@@ -69,8 +61,6 @@ __all__ = [
     "upload_path",
     "verify_model",
 ]
-
-T = TypeVar("T")
 
 OVERVIEW_RUN = "overview_run"
 """Session key: the run that Overview's one button started."""
@@ -246,7 +236,7 @@ def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
-def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> ModeEvaluation:
+def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> Evaluated:
     """Return one mode's figures of a run, as `shield eval --policy` prints them."""
     thresholds = {mode.value: threshold}
     return evaluate_run(
@@ -345,29 +335,3 @@ def samples() -> dict[str, tuple[Path, Task]]:
         with suppress(ArtifactError):
             present[title] = (bundled("datasets", name), task)
     return present
-
-
-def keep(key: str, default: T) -> T:
-    """Give the widget of `key` a value that survives page changes, and return it.
-
-    Streamlit drops a widget's value when its page is left. Call this right before the widget and
-    give the widget no default of its own.
-    """
-    kept_key = f"kept:{key}"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(kept_key, default)
-    st.session_state[kept_key] = st.session_state[key]
-    value: T = st.session_state[key]
-    return value
-
-
-def kept(key: str, default: Any = None) -> Any:
-    """Return what `keep` last saw under `key`, on any page."""
-    return st.session_state.get(f"kept:{key}", default)
-
-
-def drop_stale(key: str, options: Container[Any]) -> None:
-    """Forget a widget's value that is no longer among its options (a dataset was deleted)."""
-    for name in (key, f"kept:{key}"):
-        if name in st.session_state and st.session_state[name] not in options:
-            del st.session_state[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.compare.tables import Option, mode_options, policy_options, run_options
+from dashboard.options import Option, mode_options, policy_options, run_options
 from dashboard.state import RunKey, balanced, common_rows, resources
 from dashboard.text import plain
 from dashboard.theme import Look, looks
