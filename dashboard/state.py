@@ -1,4 +1,4 @@
-"""What pages share: the opened store and engine, cached figures, and values that outlive a page.
+"""What pages share: the opened store and engine, and cached figures.
 
 Cached functions take values, never widgets or frames. Nothing here draws.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import streamlit as st
@@ -49,10 +48,7 @@ __all__ = [
     "balanced",
     "common_rows",
     "comparison_of",
-    "drop_stale",
     "import_bundles",
-    "keep",
-    "kept",
     "label_counts",
     "mode_evaluation",
     "model_place",
@@ -68,8 +64,6 @@ __all__ = [
     "upload_path",
     "verify_model",
 ]
-
-T = TypeVar("T")
 
 OVERVIEW_RUN = "overview_run"
 """Session key: the run that Overview's one button started."""
@@ -347,29 +341,3 @@ def samples() -> dict[str, tuple[Path, Task]]:
         except ArtifactError:
             continue
     return found
-
-
-def keep(key: str, default: T) -> T:
-    """Give the widget of `key` a value that survives page changes, and return it.
-
-    Streamlit drops a widget's value when its page is left. Call this right before the widget and
-    give the widget no default of its own.
-    """
-    kept_key = f"kept:{key}"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(kept_key, default)
-    st.session_state[kept_key] = st.session_state[key]
-    value: T = st.session_state[key]
-    return value
-
-
-def kept(key: str, default: Any = None) -> Any:
-    """Return what `keep` last saw under `key`, on any page."""
-    return st.session_state.get(f"kept:{key}", default)
-
-
-def drop_stale(key: str, options: Container[Any]) -> None:
-    """Forget a widget's value that is no longer among its options (a dataset was deleted)."""
-    for name in (key, f"kept:{key}"):
-        if name in st.session_state and st.session_state[name] not in options:
-            del st.session_state[name]
