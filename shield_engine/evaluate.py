@@ -352,8 +352,8 @@ def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     def fail(_: str | None, sentence: str) -> ConfigError:
         return ConfigError(f"{where} ({path}): {sentence}")
 
-    columns, classes = entry.get("slice") or [], entry.get("label_map") or {}
-    if not isinstance(classes, dict):
+    columns, classes = entry.get("slice") or [], entry.get("label_map")
+    if not isinstance(classes, dict | None):
         raise fail("label_map", f"label_map must be an object of value to class, got {classes!r}")
     values = entry | {
         "slice": [columns] if isinstance(columns, str) else columns,
