@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import streamlit as st
+from shield_engine.decide.views import available_modes
 
 from dashboard.gates.charts import distance_chart
 from dashboard.gates.tables import OUTCOME_CHIPS, distances, outcome_frame, starter, units
@@ -24,19 +25,9 @@ from dashboard.widgets import (
     show_error,
     show_table,
 )
-from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.candidates import Candidate, baseline_of, candidate_of, of_policy
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.gates import (
-    BASELINE,
-    Gate,
-    GateOutcome,
-    Outcome,
-    baseline_of,
-    candidate_of,
-    judge,
-    parse_gate,
-)
+from shield_engine.gates import BASELINE, Gate, GateOutcome, Outcome, judge, parse_gate
 from shield_engine.policy import Policy
 from shield_engine.reports import (
     Report,
@@ -98,7 +89,7 @@ class Judged:
 
 
 def _thresholds_of(run: RunInfo) -> dict[str, float]:
-    return dict(balanced(run))
+    return balanced(run)
 
 
 def _ways(run: RunInfo) -> dict[str, Mode | Policy]:
