@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import streamlit as st
-from shield_engine.decide.views import available_modes
 
 from dashboard.gates.charts import distance_chart
 from dashboard.gates.tables import OUTCOME_CHIPS, distances, outcome_frame, starter, units
@@ -25,9 +24,19 @@ from dashboard.widgets import (
     show_error,
     show_table,
 )
-from shield_engine.decide.candidates import Candidate, baseline_of, candidate_of, of_policy
+from shield_engine.decide.candidates import Candidate, of_policy
+from shield_engine.decide.figures import available_modes
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.gates import BASELINE, Gate, GateOutcome, Outcome, judge, parse_gate
+from shield_engine.gates import (
+    BASELINE,
+    Gate,
+    GateOutcome,
+    Outcome,
+    baseline_of,
+    candidate_of,
+    judge,
+    parse_gate,
+)
 from shield_engine.policy import Policy
 from shield_engine.reports import (
     Report,
