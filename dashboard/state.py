@@ -20,8 +20,12 @@ from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
-from shield_engine.decide.figures import Evaluated, evaluate_run
-from shield_engine.decide.views import mode_view, row_groups
+from shield_engine.decide.figures import (
+    ModeEvaluation,
+    evaluate_run,
+    mode_view,
+    row_groups,
+)
 from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
@@ -236,7 +240,7 @@ def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
-def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> Evaluated:
+def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> ModeEvaluation:
     """Return one mode's figures of a run, as `shield eval --policy` prints them."""
     thresholds = {mode.value: threshold}
     return evaluate_run(
