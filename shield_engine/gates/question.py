@@ -170,8 +170,8 @@ class Question:
         risks = before.risk[keep], after.risk[keep]
         if name == "roc_auc":
             return auc_difference(labels, *risks, groups=groups, confidence=confidence)
-        thresholds = before.threshold or 0.0, after.threshold or 0.0
+        thresholds = (before.threshold or 0.0, after.threshold or 0.0)
         figures = paired_binary_metrics(
-            labels, *risks, *thresholds, groups=groups, seed=self.seed, confidence=confidence
+            labels, *risks, thresholds, groups=groups, seed=self.seed, confidence=confidence
         )
         return figures[name]
