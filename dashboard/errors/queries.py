@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.state import RunKey, resources, scores
-from shield_engine.decide.judged import RowJudge, verdicts_of
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.review.contrasts import Contrasts, error_contrasts
 from shield_engine.review.corrections import (
     HardCases,

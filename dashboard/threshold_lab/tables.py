@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shield_engine.decide.bands import BandPoint
+from shield_engine.decide.bands import BandPoint, Day
+from shield_engine.decide.column import Lab, ScoreColumn
 from shield_engine.decide.figures import Evaluated
-from shield_engine.decide.lab import Lab
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
-from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
-from shield_engine.decide.traffic import Day
+from shield_engine.decide.thresholds import Choice, Rule
 from shield_engine.metrics.table import COMPARED, METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure

@@ -17,8 +17,8 @@ import numpy as np
 
 from shield_engine.datasets.importing import row_code
 from shield_engine.datasets.profile import Profiler
-from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.store import DatasetInfo, Scores, Store, StoredRow
 from shield_engine.store.notes import Annotation, dataset_annotations

@@ -15,8 +15,8 @@ import pytest
 from scipy import stats
 
 from shield_engine.datasets import ColumnMapping, import_rows
-from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS, length_bands
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.evaluate import store_rows
 from shield_engine.review import contrasts as wording
