@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dashboard.text import MODE_TITLES, visible
 from shield_engine.config import DEFAULT_THRESHOLD
 from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo

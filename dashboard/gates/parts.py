@@ -25,18 +25,10 @@ from dashboard.widgets import (
     show_table,
 )
 from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.gates import (
-    BASELINE,
-    Gate,
-    GateOutcome,
-    Outcome,
-    baseline_of,
-    candidate_of,
-    judge,
-    parse_gate,
-)
+from shield_engine.gates import BASELINE, Gate, GateOutcome, Outcome, judge, parse_gate
+from shield_engine.decide.candidates import baseline_of, candidate_of
 from shield_engine.policy import Policy
 from shield_engine.reports import (
     Report,
@@ -98,7 +90,7 @@ class Judged:
 
 
 def _thresholds_of(run: RunInfo) -> dict[str, float]:
-    return dict(balanced(run))
+    return balanced(run)
 
 
 def _ways(run: RunInfo) -> dict[str, Mode | Policy]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.decide.candidates import Aligned, Candidate, align, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.gates.document import (
     BASELINE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shield_engine.decide.figures import SENTIMENT_POSITIVE, ModeView
+from shield_engine.decide.views import SENTIMENT_POSITIVE, ModeView
 from shield_engine.decide.paired import (
     Patterns,
     auc_difference,

@@ -29,7 +29,7 @@ from shield_engine.reports.svg import (
 )
 
 if TYPE_CHECKING:
-    from shield_engine.decide.figures import ModeView
+    from shield_engine.decide.views import ModeView
 
 __all__ = ["as_html"]
 

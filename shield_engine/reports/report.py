@@ -14,14 +14,10 @@ import numpy as np
 
 from shield_engine.decide.candidates import Candidate, align
 from shield_engine.decide.compare import Comparison, compare
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    ModeView,
-    available_modes,
-    evaluate_run,
-    scores_table,
-)
-from shield_engine.gates import candidate_of, shown
+from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
+from shield_engine.decide.views import ModeView, available_modes
+from shield_engine.decide.candidates import candidate_of
+from shield_engine.gates import shown
 from shield_engine.hostile_text import redacted
 from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
 from shield_engine.metrics.table import RATES, figure_text, reported_names
@@ -66,7 +62,7 @@ class ModeFigures:
 
     title: str
     is_judged: bool
-    evaluation: ModeEvaluation
+    evaluation: Evaluated
     view: ModeView
 
 
@@ -319,7 +315,7 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
 
 def _evaluated(
     store: Store, judged: Candidate, others: Sequence[Candidate], seed: int
-) -> dict[Mode, ModeEvaluation]:
+) -> dict[Mode, Evaluated]:
     found = evaluate_run(
         store,
         judged.run_id,

@@ -10,8 +10,9 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Aligned, Candidate
-from shield_engine.decide.compare import compare, cost_per_million
-from shield_engine.decide.figures import mode_view
+from shield_engine.decide.compare import compare
+from shield_engine.decide.figures import cost_per_million
+from shield_engine.decide.views import mode_view
 from shield_engine.decide.paired import (
     LatencyRatio,
     Patterns,

@@ -7,7 +7,8 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.bands import default_grid, sweep_bands
-from shield_engine.decide.figures import mode_latency, mode_view
+from shield_engine.decide.figures import mode_latency
+from shield_engine.decide.views import mode_view
 from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.traffic import Traffic, day_of
 from shield_engine.errors import ConfigError

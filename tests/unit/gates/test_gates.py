@@ -13,18 +13,8 @@ from scipy import stats
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Candidate
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.gates import (
-    Gate,
-    GateOutcome,
-    Judgement,
-    Outcome,
-    baseline_of,
-    candidate_of,
-    judge,
-    parse_gate,
-    read_gate,
-    write_gate,
-)
+from shield_engine.gates import Gate, GateOutcome, Judgement, Outcome, judge, parse_gate, read_gate, write_gate
+from shield_engine.decide.candidates import baseline_of, candidate_of
 from shield_engine.metrics.figures import binary_metrics, paired_binary_metrics
 from shield_engine.metrics.table import METRICS
 from shield_engine.policy import Policy

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from shield_engine.decide.candidates import Candidate
-from shield_engine.gates import GateOutcome, candidate_of, judge, parse_gate
+from shield_engine.gates import GateOutcome, judge, parse_gate
+from shield_engine.decide.candidates import candidate_of
 from shield_engine.hostile_text import fenced, markdown_text, redacted, visible, xml_text
 from shield_engine.policy import Policy
 from shield_engine.reports import (
