@@ -21,11 +21,11 @@ from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
-from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
 from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
 from shield_engine.ml import ArtifactStore, ModelEntry
@@ -206,7 +206,7 @@ def sliced(
     if name is None:
         beyond = store.runs.beyond_window(candidates[0].run_id)
         is_beyond = np.isin(rows.row_index, beyond)
-        values, name = length_bands(rows.scores[0].chars, is_beyond), "length"
+        values, name = length_bands(rows.views[0].scores.chars, is_beyond), "length"
     else:
         values = store.datasets.slices(rows.dataset_id, name)[rows.row_index]
     return compare_slices(rows, name, values, winner)

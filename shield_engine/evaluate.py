@@ -18,8 +18,8 @@ from shield_engine.datasets import (
     parse_label_map,
 )
 from shield_engine.decide.figures import Evaluated, evaluate_peer, evaluate_run, scores_table
-from shield_engine.decide.views import row_groups
 from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
