@@ -11,7 +11,7 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Aligned, Candidate
-from shield_engine.decide.compare import Nouns, about, compare, latency_phrase, pair_sentence
+from shield_engine.decide.compare import Nouns, Pair, about, compare, latency_phrase, pair_sentence
 from shield_engine.decide.figures import cost_per_million
 from shield_engine.decide.paired import (
     LatencyRatio,
