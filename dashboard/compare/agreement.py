@@ -14,8 +14,8 @@ from dashboard.text import visible
 from dashboard.widgets import PAGE_ROWS, paged, show_metrics, show_table, show_text
 from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison
-from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Prefilter, lattice
+from shield_engine.decide.views import available_modes, mode_view
 from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo, StoredRow
 from shield_engine.store.rows import stored_rows
@@ -29,7 +29,7 @@ def show_agreement(run: RunInfo, _comparison: Comparison, _views: Aligned, _choi
     if len(available_modes(run)) < len(Mode):
         st.caption("This run scored one part only; score both to see where they disagree.")
         return
-    stored, limits = scores(RunKey.of(run)), dict(balanced(run))
+    stored, limits = scores(RunKey.of(run)), balanced(run)
     views = (
         mode_view(stored, mode, limits.get(mode.value))
         for mode in (Mode.HEURISTIC, Mode.ML, Mode.HYBRID)

@@ -101,7 +101,7 @@ def _all_options(run: RunInfo, runs: Sequence[RunInfo]) -> tuple[list[Option], l
 
 
 def _thresholds_of(run: RunInfo) -> Mapping[str, float]:
-    return dict(balanced(run))
+    return balanced(run)
 
 
 def _choose_rows(keys: tuple[RunKey, ...]) -> bool | None:

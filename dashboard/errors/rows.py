@@ -25,8 +25,8 @@ from dashboard.tables import result_facts, spans_frame
 from dashboard.text import MARKS, marked, plain, visible
 from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_table, show_text
 from shield_engine.config import MLConfig
-from shield_engine.decide.figures import available_modes
 from shield_engine.decide.judged import RowJudge
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.review.neighbours import MOST_INDEXED
 from shield_engine.store import RunInfo, StoredRow
@@ -202,7 +202,7 @@ def _show_text(run: RunInfo, row: StoredRow) -> None:
     if text is None:
         st.caption("This dataset's texts were purged.")
         return
-    spans = [(span["start"], span["end"]) for span in row.matches]
+    spans = [(hit.start, hit.end) for hit in row.hits]
     is_marked = spans and st.toggle(
         f"Mark what rules matched {MARKS[0]}so{MARKS[1]}", value=True, key="errors_marked"
     )

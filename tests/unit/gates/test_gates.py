@@ -11,15 +11,13 @@ import pytest
 from scipy import stats
 
 from shield_engine.config import Bands
-from shield_engine.decide.candidates import Candidate
+from shield_engine.decide.candidates import Candidate, baseline_of, candidate_of
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.gates import (
     Gate,
     GateOutcome,
     Judgement,
     Outcome,
-    baseline_of,
-    candidate_of,
     judge,
     parse_gate,
     read_gate,
@@ -472,7 +470,7 @@ def test_paired_differences_are_those_of_the_evaluation(store: Store, metric: st
             baseline=candidate_of(before, {}),
         )
     )  # fmt: skip
-    figure = paired_binary_metrics(labels, *risks, 0.5, 0.5, confidence=0.9)[metric]
+    figure = paired_binary_metrics(labels, *risks, (0.5, 0.5), confidence=0.9)[metric]
     assert found.value == pytest.approx(figure.value, abs=1e-9)
     assert (found.low, found.high) == pytest.approx((figure.low, figure.high), abs=0.01)
     assert found.outcome is Outcome.PASS
