@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.state import OVERVIEW_RUN, resources
-from dashboard.widgets import errors_shown, plain
+from dashboard.text import plain
+from dashboard.widgets import errors_shown
 
 st.set_page_config(page_title="LLM Shield", page_icon=":material/shield:", layout="wide")
 

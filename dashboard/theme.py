@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from shield_engine.types import Mode
-
 __all__ = [
     "PALETTE",
     "confusion_heatmap",
     "figure_of",
+    "names_axis",
 ]
 
 PALETTE: Mapping[str, str] = {
@@ -29,11 +28,6 @@ PALETTE: Mapping[str, str] = {
     "muted": "#8A94A3",
 }
 """Hues that stay apart under the common colour-vision deficiencies, mid-toned for both themes."""
-
-_DASHES = {Mode.HEURISTIC: "dot", Mode.ML: "solid", Mode.HYBRID: "dash", Mode.BOTH: "dashdot"}
-_MARKERS = {
-    Mode.HEURISTIC: "triangle-up", Mode.ML: "circle", Mode.HYBRID: "diamond", Mode.BOTH: "square",
-}  # fmt: skip
 
 
 def figure_of(*traces: Any, height: int = 360, **layout: Any) -> go.Figure:
@@ -50,6 +44,16 @@ def figure_of(*traces: Any, height: int = 360, **layout: Any) -> go.Figure:
     return figure
 
 
+def names_axis(names: Sequence[str]) -> dict[str, Any]:
+    """Return a vertical axis that names whole numbers from the top, 0 first."""
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": list(names),
+        "range": [len(names) - 0.5, -0.5],
+        "zeroline": False,
+    }
+
+
 def confusion_heatmap(counts: Any, labels: Sequence[str], height: int = 260) -> go.Figure:
     """Return a confusion matrix, coloured by share of its row, with the counts written in."""
     counts = np.asarray(counts)
@@ -61,8 +65,14 @@ def confusion_heatmap(counts: Any, labels: Sequence[str], height: int = 260) -> 
     ]
     return figure_of(
         go.Heatmap(
-            z=100 * shares, x=list(labels), y=list(labels), text=written,
-            texttemplate="%{text}", zmin=0, zmax=100, showscale=False,
+            z=100 * shares,
+            x=list(labels),
+            y=list(labels),
+            text=written,
+            texttemplate="%{text}",
+            zmin=0,
+            zmax=100,
+            showscale=False,
             # Opaque colours, so that the written counts keep their contrast in either theme.
             colorscale=[[0, "#E6EFF8"], [0.5, "#7FB3DE"], [1, "#17568F"]],
             hovertemplate="is %{y}, said %{x}: %{text}<extra></extra>",
@@ -70,4 +80,4 @@ def confusion_heatmap(counts: Any, labels: Sequence[str], height: int = 260) -> 
         height=height,
         xaxis={"title": "what the mode said"},
         yaxis={"title": "what it is", "autorange": "reversed"},
-    )  # fmt: skip
+    )

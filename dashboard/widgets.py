@@ -1,83 +1,55 @@
-"""Widgets that pages share, and the one way in which texts of others reach the screen.
-
-Prompts, file names, column names, label values and error messages hold other people's words. They
-are shown as text (`show_text`, a dataframe's text column) or escaped by `plain`, never as markup.
-"""
+"""Widgets that pages share: texts of others, choices that outlive a page, tables, charts, states."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from dashboard.state import resources
+from dashboard.tables import run_title
+from dashboard.text import duration, plain, progress_text, visible
 from shield_engine.errors import ShieldError, StoreBusyError
-from shield_engine.hostile_text import neutralised_text, visible
-from shield_engine.store import RunStatus
-from shield_engine.types import Mode
+from shield_engine.hostile_text import neutralised_text
+from shield_engine.store import RunInfo, RunStatus
 
 if TYPE_CHECKING:
     from shield_engine.runs.execution import Progress
-    from shield_engine.store import RunInfo
 
 __all__ = [
-    "METRIC_TITLES",
-    "MODE_TITLES",
-    "STATUS_CHIPS",
+    "PAGE_ROWS",
     "charted",
-    "clock",
+    "choose_run",
+    "column",
     "csv_bytes",
-    "download_table",
-    "duration",
+    "download",
     "empty_state",
     "errors_shown",
-    "megabytes",
-    "milliseconds",
+    "link_run",
     "page_title",
     "paged",
-    "plain",
-    "progress_text",
+    "pick",
+    "pick_run",
     "show_error",
+    "show_metrics",
     "show_progress",
+    "show_table",
     "show_text",
     "status_chip",
-    "visible",
     "watch_run",
 ]
 
-MODE_TITLES: Mapping[Mode, str] = {
-    Mode.HEURISTIC: "Heuristic",
-    Mode.ML: "ML",
-    Mode.HYBRID: "Hybrid",
-    Mode.BOTH: "Both",
-}
+T = TypeVar("T")
 
-METRIC_TITLES: Mapping[str, str] = {
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "fpr": "FPR",
-    "mcc": "MCC",
-    "balanced_accuracy": "Balanced accuracy",
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "recall_at_1pct_fpr": "Recall at 1% FPR",
-    "recall_at_0_1pct_fpr": "Recall at 0.1% FPR",
-    "fpr_at_95_recall": "FPR at 95% recall",
-    "brier": "Brier score",
-    "ece": "Calibration error",
-    "length_only_auc": "AUC of length alone",
-    "macro_f1": "Macro F1",
-    "macro_recall": "Macro recall",
-}
+PAGE_ROWS = 50
+"""Rows that a table shows at once."""
 
-STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
+_STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
     "queued": (":material/schedule:", "gray"),
     "running": (":material/play_circle:", "blue"),
     "done": (":material/check_circle:", "green"),
@@ -87,22 +59,25 @@ STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
 }
 """Icon and colour of each state of a run; the state's name is always written beside them."""
 
+_MIME = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "md": "text/markdown",
+    "parquet": "application/vnd.apache.parquet",
+    "toml": "application/toml",
+    "xml": "application/xml",
+}
+
+_RUN_LINKS = {
+    "threshold_lab": ("Choose a threshold", ":material/tune:"),
+    "errors": ("Read the errors", ":material/rule:"),
+    "reports_gates": ("Gate it and write a report", ":material/task_alt:"),
+}
+
 
 # --- texts of others ------------------------------------------------------------------------
-
-
-def plain(text: str) -> str:
-    """Return `text` so that Markdown shows it letter by letter.
-
-    Every ASCII punctuation mark is escaped, which also disarms links, images, HTML, formulas and
-    Streamlit's own `:directives:`.
-    """
-    escaped = "".join(
-        f"\\{letter}" if letter.isascii() and not letter.isalnum() and letter.isprintable()
-        and letter != " " else letter
-        for letter in visible(text)
-    )  # fmt: skip
-    return escaped.replace("\t", " ").replace("\n", "  \n")
 
 
 def show_text(text: str, *, limit: int = 20_000, height: int | None = None) -> None:
@@ -134,54 +109,109 @@ def errors_shown(title: str = "That did not work") -> Iterator[None]:
         show_error(error, title)
 
 
-# --- numbers as text ------------------------------------------------------------------------
+# --- choices --------------------------------------------------------------------------------
 
 
-def milliseconds(value: float | None) -> str:
-    """Return milliseconds with two decimals that count: "0.014 ms", "3.21 ms", "1,240 ms"."""
-    if value is None:
-        return "-"
-    if value >= 100:
-        return f"{value:,.0f} ms"
-    return f"{value:.2f} ms" if value >= 0.1 else f"{value:.2g} ms"
+def pick(
+    title: str,
+    options: Iterable[T],
+    *,
+    key: str,
+    default: T | None = None,
+    in_url: str | None = None,
+    segmented: bool = False,
+    **more: Any,
+) -> T:
+    """Let the user choose one option; the choice outlives the page, and may be in its URL.
+
+    Streamlit drops a widget's value when its page is left, and a widget that it binds to the URL
+    writes the words that people read there, not what links carry. A choice that is no option any
+    more (its dataset was deleted) gives way to the default. Plain inputs outlive their page by
+    `persist_state="session"`.
+
+    Args:
+        title: The widget's label.
+        options: At least one; a mapping holds what each is called.
+        key: The widget's key in the session's state; pages that use the same share the choice.
+        default: What is chosen first; the first option if `None`.
+        in_url: The URL parameter that carries `str(option)`.
+        segmented: Show a segmented control instead of a select box.
+        more: What the widget takes besides.
+    """
+    state, memory, listed = st.session_state, f"picked:{key}", list(options)
+    wanted = state.get(key, state.get(memory))
+    linked = st.query_params.get(in_url) if in_url else None
+    if linked is not None and linked != state.get(f"linked:{in_url}"):
+        wanted = next((option for option in listed if str(option) == linked), wanted)
+    if wanted not in listed:
+        wanted = listed[0] if default is None else default
+    if key not in state or state[key] != wanted:
+        state[key] = wanted
+    if isinstance(options, Mapping):
+        more.setdefault("format_func", options.__getitem__)
+    if segmented:
+        more["required"] = True
+    widget: Any = st.segmented_control if segmented else st.selectbox
+    chosen: T | None = widget(title, listed, key=key, **more)
+    picked = wanted if chosen is None else chosen
+    state[memory] = picked
+    if in_url:
+        st.query_params[in_url] = state[f"linked:{in_url}"] = str(picked)
+    return picked
 
 
-def duration(seconds: float | None) -> str:
-    """Return seconds as "0.4 s", "42 s", "3 min 20 s" or "2 h 5 min"."""
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+def pick_run(
+    title: str, runs: Iterable[RunInfo], *, key: str, first: Iterable[str] = (), **more: Any
+) -> str:
+    """Let the user choose among runs by what tells them apart, and return the run's id.
+
+    Args:
+        title: The widget's label.
+        runs: In the order shown.
+        key: As in `pick`.
+        first: Words to choose before any run, such as one that means none.
+        more: As in `pick`.
+    """
+    datasets = {info.dataset_id: info.title for info in resources().store.datasets()}
+    titles = {word: word for word in first}
+    titles |= {run.run_id: run_title(run, datasets) for run in runs}
+    chosen: str = pick(title, titles, key=key, **more)
+    return chosen
 
 
-def megabytes(size_bytes: float) -> str:
-    """Return a size in MB (10^6 bytes), or kB below one."""
-    if size_bytes < 1e6:
-        return f"{size_bytes / 1e3:,.1f} kB"
-    return f"{size_bytes / 1e6:,.1f} MB"
+def choose_run(
+    nothing: str,
+    advice: str = "Run all modes on the bundled sample from the Overview, or score a dataset of "
+    "your own.",
+) -> RunInfo | None:
+    """Let the user choose the run that a page is about, or say how to get one and return `None`.
+
+    The choice is in the URL as `run` and stays while the user goes from page to page.
+
+    Args:
+        nothing: What there is none of yet.
+        advice: How to get it.
+    """
+    runs = {run.run_id: run for run in resources().store.runs() if run.rows_done}
+    if not runs:
+        empty_state(nothing, advice, "Go to Overview", "app_pages/overview.py")
+        return None
+    ordered = sorted(runs.values(), key=lambda run: run.status != RunStatus.DONE)
+    before = st.query_params.get("run")
+    chosen = pick_run("Run", ordered, key="chosen_run", in_url="run")
+    if chosen != before:
+        st.query_params.pop("row", None)  # it was a row of the run before
+    return runs[chosen]
 
 
-def clock(when: datetime) -> str:
-    """Return a stored time, which is UTC, to the minute."""
-    return f"{when:%Y-%m-%d %H:%M} UTC"
-
-
-def progress_text(progress: Progress | None, rows: int) -> str:
-    """Return "1,000 of 3,000 rows, 412 rows/s, 5 s left, 0 errors"."""
-    if progress is None:
-        return f"0 of {rows:,} rows, getting ready"
-    return (
-        f"{progress.rows_done:,} of {progress.rows:,} rows, {progress.rows_per_s:,.0f} rows/s, "
-        f"{duration(progress.eta_s)} left, {progress.errors:,} errors"
-    )
+def link_run(run_id: str, *pages: str) -> None:
+    """Offer pages that go on with a run."""
+    with st.container(horizontal=True):
+        for page in pages:
+            title, icon = _RUN_LINKS[page]
+            st.page_link(
+                f"app_pages/{page}.py", label=title, icon=icon, query_params={"run": run_id}
+            )
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -203,17 +233,58 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return written.encode("utf-8", "backslashreplace")
 
 
-def download_table(frame: pd.DataFrame, file_name: str, *, key: str, label: str = "CSV") -> None:
-    """Offer a table as CSV."""
+def download(
+    title: str,
+    data: bytes | str | Callable[[], bytes | str],
+    file_name: str,
+    *,
+    key: str,
+    **more: Any,
+) -> None:
+    """Offer a file; what makes it, if that is a function, is called when it is asked for."""
     st.download_button(
-        label,
-        csv_bytes(frame),
+        title,
+        data,
         file_name=file_name,
-        mime="text/csv",
+        mime=_MIME[PurePath(file_name).suffix[1:]],
         key=key,
         icon=":material/download:",
         on_click="ignore",
+        **more,
     )
+
+
+def column(help: str | None = None, number: str | None = None, **more: Any) -> Any:  # noqa: A002 - Streamlit's own word for hover text
+    """Return how a table shows a column: what it means, and a number's format."""
+    if number is None:
+        return st.column_config.Column(help=help, **more)
+    return st.column_config.NumberColumn(help=help, format=number, **more)
+
+
+def show_table(
+    frame: pd.DataFrame,
+    *,
+    key: str,
+    columns: Mapping[str, Any] | None = None,
+    file_name: str | None = None,
+    **more: Any,
+) -> None:
+    """Show a table.
+
+    Args:
+        frame: Without its index.
+        key: The table's, and with "_csv" its download's.
+        columns: How columns are shown: a `column`, or only what it means.
+        file_name: Offers the table as a CSV file of this name.
+        more: What `st.dataframe` takes besides.
+    """
+    configs = {
+        name: column(shown) if isinstance(shown, str) else shown
+        for name, shown in (columns or {}).items()
+    }
+    st.dataframe(frame, hide_index=True, key=key, column_config=configs, **more)
+    if file_name is not None:
+        download("CSV", csv_bytes(frame), file_name, key=f"{key}_csv")
 
 
 def charted(
@@ -228,11 +299,17 @@ def charted(
     st.subheader(question, help=help, anchor=False)
     st.plotly_chart(figure, key=f"{key}_chart", config={"displaylogo": False}, alt=question)
     with st.expander("The numbers behind this chart"):
-        st.dataframe(table, hide_index=True, key=f"{key}_table", alt=question)
-        download_table(table, f"{key}.csv", key=f"{key}_csv")
+        show_table(table, key=key, file_name=f"{key}.csv", alt=question)
 
 
-def paged(total: int, *, key: str, size: int = 50) -> int:
+def show_metrics(*figures: tuple[str, str] | tuple[str, str, str | None]) -> None:
+    """Show figures side by side, each with its title, its value and perhaps what it means."""
+    with st.container(horizontal=True):
+        for title, value, *meaning in figures:
+            st.metric(title, value, border=True, help=meaning[0] if meaning else None)
+
+
+def paged(total: int, *, key: str, size: int = PAGE_ROWS) -> int:
     """Show a page chooser where there is more than one page, and return the offset of its rows."""
     pages = max(1, -(-total // size))
     if pages == 1:
@@ -272,7 +349,7 @@ def empty_state(
 
 def status_chip(status: str) -> None:
     """Show a run's state as icon, colour and word."""
-    icon, color = STATUS_CHIPS.get(status, (":material/help:", "gray"))
+    icon, color = _STATUS_CHIPS.get(status, (":material/help:", "gray"))
     st.badge(status, icon=icon, color=color)  # type: ignore[arg-type]
 
 

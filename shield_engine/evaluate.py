@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from shield_engine.config import Bands, check_task
+from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
@@ -26,6 +26,7 @@ from shield_engine.decide.figures import (
     scores_table,
 )
 from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.guards.peers import installed_peers
@@ -47,6 +48,11 @@ __all__ = [
     "load_suite",
     "store_rows",
 ]
+
+
+_COLUMN = Constraint("must be a column name, got {value!r}")
+_COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
+_CLASSES = Constraint("must be an object of value to class, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,31 +337,32 @@ def _plain(record: Any) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _SuiteEntry:
+    """One dataset as a suite file describes it."""
+
+    path: str
+    task: Task
+    text: Annotated[str | None, _COLUMN] = None
+    label: Annotated[str | None, _COLUMN] = None
+    label_map: Annotated[Mapping[str, Any] | None, _CLASSES] = None
+    slice: Annotated[str | tuple[str, ...] | None, _COLUMNS] = None
+
+
+_ENTRY = Shape(_SuiteEntry, unknown="unknown key {keys}", missing='needs a "{keys}"')
+
+
 def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     where = f"suite {suite}, dataset {number}"
-    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+    if not isinstance(entry, dict) or not isinstance(path := entry.get("path"), str):
         raise ConfigError(f'{where}: needs a "path"')
-    if "task" not in entry:
-        raise ConfigError(f'{where} ({entry["path"]}): needs a "task"')
-    unknown = set(entry) - {"path", "task", "text", "label", "label_map", "slice"}
-    if unknown:
-        raise ConfigError(f"{where} ({entry['path']}): unknown key {', '.join(sorted(unknown))}")
-    task = check_task(str(entry["task"]))
-    slices = entry.get("slice") or ()
-    for key, value, kinds, wanted in (
-        ("text", entry.get("text"), str, "a column name"),
-        ("label", entry.get("label"), str, "a column name"),
-        ("label_map", entry.get("label_map"), dict, "an object of value to class"),
-        ("slice", slices, str | list | tuple, "a column name or a list of them"),
-    ):
-        if value is not None and not isinstance(value, kinds):
-            raise ConfigError(f'{where} ({entry["path"]}): "{key}" must be {wanted}')
+    read = _ENTRY.read(entry, lambda _, sentence: ConfigError(f"{where} ({path}): {sentence}"))
     return SuiteItem(
-        path=entry["path"],
-        file=suite.parent / entry["path"],
-        task=task,
-        text=entry.get("text"),
-        label=entry.get("label"),
-        label_map=parse_label_map(entry["label_map"], task) if entry.get("label_map") else None,
-        slices=(slices,) if isinstance(slices, str) else tuple(slices),
+        path=read.path,
+        file=suite.parent / read.path,
+        task=read.task,
+        text=read.text,
+        label=read.label,
+        label_map=parse_label_map(read.label_map, read.task) if read.label_map else None,
+        slices=(read.slice,) if isinstance(read.slice, str) else read.slice or (),
     )

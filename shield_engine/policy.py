@@ -7,13 +7,13 @@ the command. Hides the file format.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
 
 from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
+from shield_engine.documents import Constraint, Shape, read_toml
 from shield_engine.errors import ConfigError
 from shield_engine.types import LABELS, Mode, Task, Variant
 
@@ -23,10 +23,8 @@ FORMAT = 1
 """Version of the file format; a file of a later one is refused."""
 
 _SENTIMENT_LABELS = ("neutral", "positive")
-_DOCUMENT_KEYS = (
-    "name", "version", "task", "mode", "threshold", "bands", "model", "rules_version",
-    "allowed_labels", "note", "evidence",
-)  # fmt: skip
+_BANDS = Constraint("is a table of numbers upper, lower and safe, got {value!r}")
+_VERSION = Constraint("{value!r} is no whole number from 0", lambda version: version >= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +52,13 @@ class Policy:
     task: Task
     mode: Mode
     threshold: float | None
-    bands: Bands = field(default_factory=Bands)
+    bands: Annotated[Bands, _BANDS] = field(default_factory=Bands)
     model_id: str | None = None
     variant: Variant | None = None
     model_sha256: str | None = None
     rules_version: str | None = None
     allowed_labels: tuple[str, ...] = _SENTIMENT_LABELS
-    version: int = 0
+    version: Annotated[int, _VERSION] = 0
     note: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,58 +86,23 @@ class Policy:
         return f"{self.name} v{self.version}" if self.version else f"{self.name} (unsaved)"
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
+    def from_document(cls, document: Mapping[str, Any]) -> Policy:
         """Return the policy that `as_document` gave.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
-        unknown = sorted(set(document) - set(_DOCUMENT_KEYS))
-        if unknown:
-            raise ConfigError(
-                f"a policy has no {', '.join(unknown)}; it knows {', '.join(_DOCUMENT_KEYS)}"
-            )
-        missing = [
-            key for key in ("name", "task", "mode") if not isinstance(document.get(key), str)
-        ]
-        if missing:
-            raise ConfigError(f"a policy needs {', '.join(missing)} as text")
-        name = document["name"]
-        model = _table(name, "model", document.get("model", {}), {"id", "variant", "sha256"})
-        # A table without `safe` comes from before the linear tier, or leaves it out.
-        bands = _table(
-            name, "bands", document.get("bands", asdict(Bands())), {"upper", "lower", "safe"}
-        )
-        labels = document.get("allowed_labels", list(_SENTIMENT_LABELS))
-        if not isinstance(labels, Sequence) or isinstance(labels, str):
-            raise ConfigError(f"policy {name}: allowed_labels is a list of labels, got {labels!r}")
-        evidence = document.get("evidence", {})
-        if not isinstance(evidence, Mapping):
-            raise ConfigError(f"policy {name}: evidence is a table, got {evidence!r}")
-        version = document.get("version", 0)
-        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-            raise ConfigError(f"policy {name}: version {version!r} is no whole number from 0")
-        upper = _number(name, "bands.upper", bands.get("upper", Bands().upper))
-        variant = model.get("variant")
-        return cls(
-            name=name,
-            task=check_task(document["task"]),
-            mode=_one_of(name, "mode", document["mode"], Mode),
-            threshold=_number(name, "threshold", document.get("threshold")),
-            bands=Bands(
-                Bands().upper if upper is None else upper,
-                _number(name, "bands.lower", bands.get("lower")),
-                _number(name, "bands.safe", bands.get("safe")),
-            ),
-            model_id=_text(name, "model.id", model.get("id")),
-            variant=None if variant is None else _one_of(name, "variant", variant, Variant),
-            model_sha256=_text(name, "model.sha256", model.get("sha256")),
-            rules_version=_text(name, "rules_version", document.get("rules_version")),
-            allowed_labels=tuple(str(label) for label in labels),
-            version=version,
-            note=_text(name, "note", document.get("note")) or "",
-            evidence=dict(evidence),
-        )
+        name = document.get("name")
+        where = f"policy {name}" if isinstance(name, str) else "a policy"
+        values: dict[str, Any] = {"threshold": None, **document}
+        model = values.pop("model", {})
+        if not isinstance(model, Mapping):
+            raise ConfigError(f"{where}: model is a table, got {model!r}")
+        values |= {f"model.{key}": value for key, value in model.items()}
+        if isinstance(bands := values.get("bands"), Mapping):
+            # A table without `safe` comes from before the linear tier, or leaves it out.
+            values["bands"] = {"safe": None, **bands}
+        return _SHAPE.read(values, lambda _, sentence: ConfigError(f"{where}: {sentence}"))
 
     def as_document(self) -> dict[str, Any]:
         """Return the policy as plain JSON and TOML values; what is `None` is left out."""
@@ -149,8 +112,8 @@ class Policy:
             "task": self.task.value,
             "mode": self.mode.value,
             "threshold": self.threshold,
-            "bands": _kept(asdict(self.bands)) if self.mode is Mode.HYBRID else None,
-            "model": _kept(
+            "bands": _without_none(asdict(self.bands)) if self.mode is Mode.HYBRID else None,
+            "model": _without_none(
                 {
                     "id": self.model_id,
                     "variant": None if self.variant is None else self.variant.value,
@@ -163,7 +126,7 @@ class Policy:
             "note": self.note or None,
             "evidence": _plain(self.evidence) or None,
         }
-        return _kept(document)
+        return _without_none(document)
 
     def scanner_config(self) -> ScannerConfig:
         """Return the settings of a scanner that obeys this policy, and never falls back."""
@@ -186,6 +149,14 @@ class Policy:
         )
 
 
+_SHAPE = Shape(
+    Policy,
+    names={"model_id": "model.id", "variant": "model.variant", "model_sha256": "model.sha256"},
+    unknown="has no {keys}; it knows {known}",
+    missing="needs {keys} as text",
+)
+
+
 def policy_differences(first: Policy, second: Policy) -> list[tuple[str, str, str]]:
     """Return (what, in the first, in the second) of each thing that two policies decide apart.
 
@@ -206,15 +177,10 @@ def read_policies(path: Path) -> dict[Task, Policy]:
     Raises:
         ConfigError: The file is missing, no TOML, of a later format, or a policy is unfit.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"policy file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy file {path} is no TOML: {error}") from error
-    found = document.pop("format", None)
-    if found != FORMAT:
-        raise ConfigError(f"policy file {path} has format {found!r}, this program reads {FORMAT}")
+    document = read_toml(path, f"policy file {path}")
+    version = document.pop("format", None)
+    if version != FORMAT:
+        raise ConfigError(f"policy file {path} has format {version!r}, this program reads {FORMAT}")
     policies = {}
     for key, table in document.items():
         if not isinstance(table, dict):
@@ -252,7 +218,7 @@ def write_policies(policies: Sequence[Policy]) -> str:
     return head + tomli_w.dumps(document)
 
 
-def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -271,43 +237,11 @@ def _plain(value: Any) -> Any:
 
 
 def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for name, value in document.items():
         if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            found[f"{prefix}{name}"] = ", ".join(map(str, value))
+            leaves |= _leaves(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = str(value)
-    return found
-
-
-def _table(policy: str, key: str, value: Any, known: set[str]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or set(value) - known:
-        raise ConfigError(
-            f"policy {policy}: {key} is a table of {', '.join(sorted(known))}, got {value!r}"
-        )
-    return value
-
-
-def _number(policy: str, key: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"policy {policy}: {key} is a number, got {value!r}")
-    return float(value)
-
-
-def _text(policy: str, key: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"policy {policy}: {key} is text, got {value!r}")
-    return value
-
-
-def _one_of(policy: str, key: str, value: Any, kind: Any) -> Any:
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise ConfigError(
-            f"policy {policy}: unknown {key} {value!r}; choose one of {', '.join(kind)}"
-        ) from error
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            leaves[prefix + name] = text
+    return leaves

@@ -13,8 +13,6 @@ from dashboard import theme as charts
 from dashboard.compare import charts as compare_charts
 from dashboard.compare import tables as comparison
 from dashboard.compare.tables import Option
-from dashboard.rows import result_facts, rows_table, spans_frame
-from dashboard.run_choice import choose_run
 from dashboard.state import (
     RunKey,
     aligned,
@@ -28,15 +26,14 @@ from dashboard.state import (
     scores,
     sliced,
 )
+from dashboard.tables import result_facts, rows_table, spans_frame
+from dashboard.text import METRIC_TITLES, plain, visible
 from dashboard.widgets import (
-    METRIC_TITLES,
     charted,
-    empty_state,
+    choose_run,
     page_title,
     paged,
-    plain,
     show_text,
-    visible,
     watch_run,
 )
 from shield_engine.decide.candidates import Aligned, Candidate
@@ -570,15 +567,8 @@ def show_comparison(run: RunInfo) -> None:
 page_title(
     "Compare", "Modes, policies and runs on the same rows, against a baseline of your choice."
 )
-chosen_run = choose_run()
-if chosen_run is None:
-    empty_state(
-        "Nothing to compare yet",
-        "Run all modes on the bundled sample from the Overview, or score a dataset of your own.",
-        "Go to Overview",
-        "app_pages/overview.py",
-    )
-else:
+chosen_run = choose_run("Nothing to compare yet")
+if chosen_run is not None:
     if chosen_run.status == RunStatus.RUNNING:
         watch_run(chosen_run.run_id, key="compare_watch")
     show_comparison(chosen_run)

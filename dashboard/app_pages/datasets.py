@@ -9,18 +9,17 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.datasets.files import allowed_file, holds_messages, unmapped
+from dashboard.datasets.tables import datasets_frame, preview_frame, rows_frame
 from dashboard.state import drop_stale, label_counts, resources, samples, sniffed, upload_path
-from dashboard.tables import TASK_TITLES, datasets_frame, preview_frame, rows_frame
+from dashboard.text import TASK_TITLES, megabytes, plain, visible
 from dashboard.widgets import (
-    download_table,
+    csv_bytes,
+    download,
     empty_state,
     errors_shown,
-    megabytes,
     page_title,
     paged,
-    plain,
     show_text,
-    visible,
 )
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
@@ -334,7 +333,7 @@ def show_quarantine(info: DatasetInfo) -> None:
     )
     st.caption(f"{len(kept):,} of {info.quarantined:,} quarantined rows are kept for this report.")
     st.dataframe(frame, hide_index=True, alt="Quarantined rows")
-    download_table(frame, f"quarantine-{info.dataset_id}.csv", key="quarantine_csv")
+    download("CSV", csv_bytes(frame), f"quarantine-{info.dataset_id}.csv", key="quarantine_csv")
 
 
 def show_rows(info: DatasetInfo) -> None:

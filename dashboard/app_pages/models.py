@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.models.tables import model_facts, models_frame
 from dashboard.state import model_place, resources, verify_model
-from dashboard.tables import model_facts, models_frame
-from dashboard.widgets import empty_state, errors_shown, megabytes, page_title, plain
+from dashboard.text import megabytes, plain
+from dashboard.widgets import empty_state, errors_shown, page_title
 from shield_engine.ml import ModelEntry
 from shield_engine.ml.sources import parse_source
 from shield_engine.ml.variants import build_fp32

@@ -8,22 +8,11 @@ from dataclasses import replace
 
 import streamlit as st
 
+from dashboard.models.tables import missing_variants
 from dashboard.state import WATCHED_RUN, drop_stale, keep, resources
-from dashboard.tables import (
-    CACHE_PRESETS,
-    PARTS,
-    TASK_TITLES,
-    cache_title,
-    missing_variants,
-)
-from dashboard.widgets import (
-    duration,
-    empty_state,
-    errors_shown,
-    page_title,
-    show_error,
-    watch_run,
-)
+from dashboard.text import TASK_TITLES, duration
+from dashboard.widgets import empty_state, errors_shown, page_title, show_error, watch_run
+from shield_engine.config import CacheConfig
 from shield_engine.errors import ShieldError
 from shield_engine.ml import ModelEntry
 from shield_engine.runs.execution import Estimate, RunSpec, estimate, reusable_run, start
@@ -31,12 +20,35 @@ from shield_engine.store import DatasetInfo, RunStatus
 
 TRIAL_ROWS = 500
 
+# What a run may score; from both parts every mode can be derived.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "Rules and model": ("heuristic", "ml"),
+    "Rules only": ("heuristic",),
+    "Model only": ("ml",),
+}
+
+CACHE_PRESETS: Mapping[str, CacheConfig] = {
+    "aggressive": CacheConfig.aggressive(),
+    "production": CacheConfig.production(),
+    "edge": CacheConfig.edge(),
+    "minimal": CacheConfig.minimal(),
+    "disabled": CacheConfig.disabled(),
+}
+
 
 @st.cache_data(max_entries=32, show_spinner="Timing a sample of rows")
 def estimated(dataset_id: str, spec: RunSpec) -> Estimate:
     """Return the estimate of a run, timed once for the same settings."""
     held = resources()
     return estimate(held.store, held.shield, dataset_id, spec)
+
+
+def cache_title(name: str) -> str:
+    """Return a cache preset's name with its size and life."""
+    preset = CACHE_PRESETS[name]
+    if not preset.size:
+        return f"{name}: every row is scored anew"
+    return f"{name}: {preset.size:,} results for {duration(preset.ttl_s)}"
 
 
 def choose_dataset(datasets: Mapping[str, DatasetInfo]) -> DatasetInfo:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
-from dashboard.tables import TASK_TITLES, runs_frame
-from dashboard.widgets import (
-    MODE_TITLES,
-    errors_shown,
-    page_title,
-    plain,
-    status_chip,
-    watch_run,
-)
+from dashboard.tables import runs_frame
+from dashboard.text import MODE_TITLES, TASK_TITLES, plain
+from dashboard.widgets import errors_shown, page_title, status_chip, watch_run
 from shield_engine.datasets import import_rows
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.evaluate import store_rows

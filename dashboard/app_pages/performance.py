@@ -12,14 +12,15 @@ import streamlit as st
 from dashboard.performance import charts as bench_charts
 from dashboard.performance.measurement import Measurement
 from dashboard.state import drop_stale, keep, resources
+from dashboard.text import plain
 from dashboard.theme import PALETTE
 from dashboard.widgets import (
     charted,
-    download_table,
+    csv_bytes,
+    download,
     empty_state,
     errors_shown,
     page_title,
-    plain,
     show_error,
 )
 from shield_engine.benchmark import as_markdown, read_document, run_benchmark
@@ -163,8 +164,8 @@ def show_benchmark(document: Mapping[str, Any]) -> None:
         frame = bench_charts.figures_frame(document)
         st.dataframe(frame, hide_index=True, key="all_figures", alt="All figures")
         with st.container(horizontal=True):
-            download_table(frame, "benchmark.csv", key="benchmark_csv")
-            download(document)
+            download("CSV", csv_bytes(frame), "benchmark.csv", key="benchmark_csv")
+            download_document(document)
     with st.expander("The machine"):
         st.dataframe(bench_charts.machine_frame(document), hide_index=True, key="machine")
 
@@ -192,16 +193,13 @@ def show_cost(document: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def download(document: Mapping[str, Any]) -> None:
+def download_document(document: Mapping[str, Any]) -> None:
     """Offer a benchmark as the command line writes it."""
-    for label, file_name, mime, written in (
-        ("JSON", "benchmark.json", "application/json", partial(json.dumps, document, indent=1)),
-        ("Markdown", "benchmark.md", "text/markdown", partial(as_markdown, document)),
+    for title, file_name, written in (
+        ("JSON", "benchmark.json", partial(json.dumps, document, indent=1)),
+        ("Markdown", "benchmark.md", partial(as_markdown, document)),
     ):
-        st.download_button(
-            label, written, file_name=file_name, mime=mime, key=file_name,
-            icon=":material/download:", on_click="ignore",
-        )  # fmt: skip
+        download(title, written, file_name, key=file_name)
 
 
 def show_comparison(documents: Mapping[str, Mapping[str, Any]], chosen: str) -> None:

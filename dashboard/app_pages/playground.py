@@ -16,8 +16,8 @@ from dashboard.playground.tables import (
     timings_frame,
 )
 from dashboard.state import keep, resources
-from dashboard.tables import TASK_TITLES
-from dashboard.widgets import MODE_TITLES, empty_state, page_title, show_error
+from dashboard.text import MODE_TITLES, TASK_TITLES
+from dashboard.widgets import empty_state, page_title, show_error
 from shield_engine.metrics.figures import percent
 from shield_engine.types import Mode, ScanResult, Task, Variant
 

@@ -13,17 +13,9 @@ import streamlit as st
 
 from dashboard.gates import tables as gate_view
 from dashboard.state import RunKey, balanced, drop_stale, keep, kept, resources
-from dashboard.tables import TASK_TITLES, run_title
-from dashboard.widgets import (
-    MODE_TITLES,
-    charted,
-    download_table,
-    empty_state,
-    page_title,
-    plain,
-    show_error,
-    visible,
-)
+from dashboard.tables import run_title
+from dashboard.text import MODE_TITLES, TASK_TITLES, plain, visible
+from dashboard.widgets import charted, csv_bytes, download, empty_state, page_title, show_error
 from shield_engine.decide.candidates import Candidate, of_policy
 from shield_engine.decide.figures import available_modes
 from shield_engine.errors import ConfigError, ShieldError
@@ -270,7 +262,7 @@ def show_outcome(outcome: GateOutcome) -> None:
                 title, text, name, mime, key=f"get_{name}", icon=":material/download:",
                 on_click="ignore",
             )  # fmt: skip
-        download_table(frame, "gate.csv", key="get_gate_csv")
+        download("CSV", csv_bytes(frame), "gate.csv", key="get_gate_csv")
     questions = {
         "share": "How far is each share from its limit?",
         "number": "How far is each figure from its limit?",

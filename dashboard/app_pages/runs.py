@@ -11,15 +11,8 @@ import streamlit as st
 
 from dashboard.state import RunKey, drop_stale, resources, scores
 from dashboard.tables import run_title, runs_frame
-from dashboard.widgets import (
-    empty_state,
-    errors_shown,
-    page_title,
-    paged,
-    status_chip,
-    visible,
-    watch_run,
-)
+from dashboard.text import visible
+from dashboard.widgets import empty_state, errors_shown, page_title, paged, status_chip, watch_run
 from shield_engine.decide.figures import scores_table
 from shield_engine.hostile_text import neutralised
 from shield_engine.store import RunInfo

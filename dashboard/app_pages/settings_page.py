@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,24 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.state import drop_stale, import_bundles, resources
-from dashboard.tables import limits_frame
-from dashboard.widgets import errors_shown, megabytes, page_title, plain, visible
+from dashboard.text import megabytes, plain, visible
+from dashboard.widgets import errors_shown, page_title
 from shield_engine.runs.bundle import waiting_bundles
+
+
+def limits_frame(values: Mapping[str, object]) -> pd.DataFrame:
+    """Return settings with the environment variable that sets each."""
+    meaning = {
+        "SHIELD_HOME": "Folder of the store, downloaded models and bundles",
+        "SHIELD_OFFLINE": "Nothing is downloaded; a missing model is an error",
+        "SHIELD_REGISTRY": "Your own model registry, read after the bundled one",
+        "SHIELD_WORKERS": "Threads that score rows",
+        "SHIELD_MAX_MODEL_MB": "Models beyond this memory are refused",
+        "SHIELD_DATA_ROOTS": "Folders this dashboard may read files from",
+    }
+    return pd.DataFrame(
+        [{"Setting": meaning[name], "Value": str(values[name]), "Set by": name} for name in meaning]
+    )
 
 
 def backup_bytes() -> bytes:

@@ -7,8 +7,6 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from dashboard.rows import rows_table
-from dashboard.run_choice import choose_run
 from dashboard.state import (
     RunKey,
     balanced,
@@ -23,6 +21,8 @@ from dashboard.state import (
     split_of,
     threshold_lab,
 )
+from dashboard.tables import rows_table
+from dashboard.text import MODE_TITLES, plain
 from dashboard.threshold_lab import charts as lab_charts
 from dashboard.threshold_lab.tables import (
     bands_frame,
@@ -39,15 +39,7 @@ from dashboard.threshold_lab.tables import (
     split_text,
     sweep_frame,
 )
-from dashboard.widgets import (
-    MODE_TITLES,
-    charted,
-    empty_state,
-    errors_shown,
-    page_title,
-    plain,
-    watch_run,
-)
+from dashboard.widgets import charted, choose_run, errors_shown, page_title, watch_run
 from shield_engine.config import SAFE_BAND, Bands
 from shield_engine.decide.bands import default_grid, sweep_bands
 from shield_engine.decide.figures import ModeEvaluation, available_modes, row_groups
@@ -792,15 +784,11 @@ page_title(
     "Threshold lab",
     "Choose the score from which a text is flagged, see what that costs, and save it as a policy.",
 )
-run = choose_run()
-if run is None:
-    empty_state(
-        "There is no run to choose a threshold on.",
-        "Score a labelled dataset first; the bundled sample takes seconds.",
-        "To Overview",
-        "app_pages/overview.py",
-    )
-else:
+run = choose_run(
+    "There is no run to choose a threshold on.",
+    "Score a labelled dataset first; the bundled sample takes seconds.",
+)
+if run is not None:
     if run.status == RunStatus.RUNNING:
         watch_run(run.run_id, key="lab_watch")
     modes = list(available_modes(run))

@@ -14,8 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from dashboard.text import METRIC_TITLES, visible
 from dashboard.theme import PALETTE, figure_of
-from dashboard.widgets import METRIC_TITLES, visible
 from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.figures import ModeView
 from shield_engine.decide.slices import SliceTable

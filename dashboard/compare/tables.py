@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.widgets import METRIC_TITLES, MODE_TITLES, milliseconds
-from dashboard.widgets import visible as shown
+from dashboard.text import METRIC_TITLES, MODE_TITLES, milliseconds
+from dashboard.text import (
+    visible as shown,
+)
 from shield_engine.decide.candidates import Candidate, of_policy
 from shield_engine.decide.compare import Comparison, Pair, Standing
 from shield_engine.decide.figures import ModeView, available_modes

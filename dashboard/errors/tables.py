@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from dashboard.theme import PALETTE, figure_of
-from dashboard.widgets import MODE_TITLES, clock, milliseconds, visible
+from dashboard.text import MODE_TITLES, clock, milliseconds, shortened, visible
+from dashboard.widgets import column
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.decide.candidates import of_policy
 from shield_engine.decide.figures import available_modes
@@ -29,19 +26,18 @@ from shield_engine.types import LABELS, Mode, Task
 
 __all__ = [
     "KIND_TITLES",
-    "MARKS",
+    "PROBABILITY",
     "JudgeOption",
-    "contrast_chart",
     "contrast_frame",
     "history_frame",
     "judge_options",
     "judged_frame",
     "kinds_of",
     "lineage_frame",
-    "marked",
+    "mode_frame",
     "neighbour_frame",
     "no_rows_text",
-    "said_frame",
+    "row_title",
     "suspect_frame",
     "timing_frame",
     "verdict_text",
@@ -58,11 +54,20 @@ KIND_TITLES: Mapping[RowKind, str] = {
     RowKind.ALL: "All rows",
 }
 
-MARKS = ("⟦", "⟧")
-"""What stands around a matched span in a shown text."""
+_NO_ROWS: Mapping[RowKind, str] = {
+    RowKind.ERRORS: "No errors in this view.",
+    RowKind.FALSE_POSITIVES: "No false positives in this view.",
+    RowKind.FALSE_NEGATIVES: "No false negatives in this view.",
+    RowKind.NEAR: "No row is this near to the threshold in this view.",
+    RowKind.CORRECT: "No row is decided correctly in this view.",
+    RowKind.FAILED: "Every row of this view has a score.",
+    RowKind.ALL: "No row passes these filters.",
+}
+
+PROBABILITY = column(number="%.3f")
+"""How tables show a probability."""
 
 _SHOWN_CHARS = 300
-_DRAWN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +131,7 @@ def kinds_of(classes: Classes, *, is_labelled: bool) -> tuple[RowKind, ...]:
 
 def no_rows_text(kind: RowKind) -> str:
     """Return the sentence for a view without rows."""
-    return {
-        RowKind.ERRORS: "No errors in this view.",
-        RowKind.FALSE_POSITIVES: "No false positives in this view.",
-        RowKind.FALSE_NEGATIVES: "No false negatives in this view.",
-        RowKind.NEAR: "No row is this near to the threshold in this view.",
-        RowKind.CORRECT: "No row is decided correctly in this view.",
-        RowKind.FAILED: "Every row of this view has a score.",
-        RowKind.ALL: "No row passes these filters.",
-    }[kind]
+    return _NO_ROWS[kind]
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -143,7 +140,7 @@ def no_rows_text(kind: RowKind) -> str:
 def judged_frame(
     rows: Sequence[JudgedRow],
     contents: Mapping[int, Mapping[str, Any]],
-    said: Mapping[int, Annotation],
+    notes: Mapping[int, Annotation],
     classes: Classes,
     task: Task,
     current: int | None = None,
@@ -153,7 +150,7 @@ def judged_frame(
     Args:
         rows: In the order shown.
         contents: Id, text and rules by row index.
-        said: What holds for annotated rows, by row index.
+        notes: What holds for annotated rows, by row index.
         classes: What verdicts index.
         task: Names corrected labels.
         current: Row index of the row that is open.
@@ -168,8 +165,8 @@ def judged_frame(
                 "Score": row.risk,
                 "Regret": row.regret,
                 "Rules": visible(", ".join(contents[row.row_index]["rules"] or ())),
-                "Review": _review(said.get(row.row_index), task),
-                "Text": shown_text(contents[row.row_index]["text"]),
+                "Review": _review(notes.get(row.row_index), task),
+                "Text": shortened(contents[row.row_index]["text"], _SHOWN_CHARS),
             }
             for row in rows
         ],
@@ -177,37 +174,36 @@ def judged_frame(
     )
 
 
-def shown_text(text: str | None) -> str:
-    """Return the head of a text for a cell, hidden characters written out."""
-    return "(purged)" if text is None else visible(text[:_SHOWN_CHARS])
+def row_title(row: Mapping[str, Any]) -> str:
+    """Return a row's id with the head of its text."""
+    return f"{visible(row['row_id'])}: {shortened(row['text'], _SHOWN_CHARS)[:80]}"
 
 
 def _name(index: int | None, names: Sequence[str], absent: str = "none") -> str:
     return absent if index is None else names[index]
 
 
-def _review(one: Annotation | None, task: Task) -> str:
-    if one is None:
+def _review(note: Annotation | None, task: Task) -> str:
+    if note is None:
         return ""
-    parts = [f"label {LABELS[task][one.label]}"] if one.label is not None else []
-    parts += [visible(tag) for tag in one.tags]
-    return ", ".join([*parts, "note"] if one.note else parts)
+    parts = [f"label {LABELS[task][note.label]}"] if note.label is not None else []
+    parts += [visible(tag) for tag in note.tags]
+    return ", ".join([*parts, "note"] if note.note else parts)
 
 
-def said_frame(said: Mapping[Mode, tuple[JudgedRow | None, Classes, float]]) -> pd.DataFrame:
+def mode_frame(verdicts: Mapping[Mode, tuple[JudgedRow | None, Classes, float]]) -> pd.DataFrame:
     """Return what each mode says of one row at its threshold."""
     rows = []
-    for mode, (row, classes, threshold) in said.items():
-        is_scored = row is not None and row.verdict is not None
+    for mode, (row, classes, threshold) in verdicts.items():
+        verdict, truth = (row.verdict, row.truth) if row is not None else (None, None)
+        is_judged = verdict is not None and truth is not None
         rows.append(
             {
                 "Mode": MODE_TITLES[mode],
-                "Score": row.risk if row is not None else None,
+                "Score": None if row is None else row.risk,
                 "Threshold": f"{threshold:.3g}" if classes.is_binary else "most probable",
-                "Verdict": _name(row.verdict if row else None, classes.names, "no score"),
-                "Is": ("wrong" if row.is_error else "right")
-                if row is not None and is_scored and row.truth is not None
-                else "",
+                "Verdict": _name(verdict, classes.names, "no score"),
+                "Is": ("wrong" if verdict != truth else "right") if is_judged else "",
             }
         )
     return pd.DataFrame(rows)
@@ -217,12 +213,14 @@ def verdict_text(row: JudgedRow, classes: Classes, threshold: float) -> str:
     """Return one sentence on a row's verdict."""
     if row.verdict is None or row.risk is None:
         return "This mode needed the model, and the model failed on this row: there is no score."
-    said = classes.names[row.verdict]
+    verdict = classes.names[row.verdict]
     if not classes.is_binary:
-        head = f"Said to be {said} with probability {row.risk:.3f}."
+        head = f"Said to be {verdict} with probability {row.risk:.3f}."
     else:
         side = "at or above" if row.verdict == 1 else "below"
-        head = f"Score {row.risk:.3f} is {side} the threshold {threshold:.3g}: said to be {said}."
+        head = (
+            f"Score {row.risk:.3f} is {side} the threshold {threshold:.3g}: said to be {verdict}."
+        )
     if row.truth is None:
         return f"{head} It has no label."
     if not row.is_error:
@@ -250,53 +248,54 @@ def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def neighbour_frame(
-    same: Sequence[Mapping[str, Any]],
-    near: Sequence[tuple[Neighbour, Mapping[str, Any]]],
+    copies: Sequence[int],
+    near: Sequence[Neighbour],
+    contents: Mapping[int, Mapping[str, Any]],
     label: int | None,
     task: Task,
 ) -> pd.DataFrame:
     """Return the rows like one row: exact copies first, then by similarity.
 
     Args:
-        same: Rows with exactly the same text.
-        near: Other rows with their similarity.
+        copies: Row indexes of the rows with exactly the same text.
+        near: Alike rows; copies may be among them.
+        contents: Id, text and label by row index.
         label: Class index of the row itself.
         task: Names the labels.
     """
-    copies = {row["row_index"] for row in same}
-    found = [(Neighbour(row["row_index"], 1.0, row["label"]), row, "same text") for row in same]
-    found += [
-        (one, row, "nearly the same" if one.is_near_duplicate else "alike")
-        for one, row in near
-        if one.row_index not in copies
+    alike = [(Neighbour(index, 1.0, contents[index]["label"]), "same text") for index in copies]
+    alike += [
+        (neighbour, "nearly the same" if neighbour.is_near_duplicate else "alike")
+        for neighbour in near
+        if neighbour.row_index not in set(copies)
     ]
     return pd.DataFrame(
         [
             {
-                "Id": visible(row["row_id"]),
-                "Similarity": one.similarity,
+                "Id": visible(contents[neighbour.row_index]["row_id"]),
+                "Similarity": neighbour.similarity,
                 "Is": kind,
-                "Label": _name(one.label, LABELS[task]),
-                "Conflict": "other label" if one.conflicts_with(label) else "",
-                "Text": shown_text(row["text"]),
+                "Label": _name(neighbour.label, LABELS[task]),
+                "Conflict": "other label" if neighbour.conflicts_with(label) else "",
+                "Text": shortened(contents[neighbour.row_index]["text"], _SHOWN_CHARS),
             }
-            for one, row, kind in found
+            for neighbour, kind in alike
         ],
         columns=["Id", "Similarity", "Is", "Label", "Conflict", "Text"],
     )
 
 
 def history_frame(history: Sequence[Annotation], task: Task) -> pd.DataFrame:
-    """Return everything that was said of a row, newest first."""
+    """Return everything that was noted of a row, newest first."""
     return pd.DataFrame(
         [
             {
-                "When": clock(one.created_at) if one.created_at else "",
-                "Label": "" if one.label is None else LABELS[task][one.label],
-                "Tags": visible(", ".join(one.tags)),
-                "Note": visible(one.note),
+                "When": clock(note.created_at) if note.created_at else "",
+                "Label": "" if note.label is None else LABELS[task][note.label],
+                "Tags": visible(", ".join(note.tags)),
+                "Note": visible(note.note),
             }
-            for one in history
+            for note in history
         ]
     )
 
@@ -304,7 +303,7 @@ def history_frame(history: Sequence[Annotation], task: Task) -> pd.DataFrame:
 def suspect_frame(
     suspects: Sequence[Suspect],
     contents: Mapping[int, Mapping[str, Any]],
-    said: Mapping[int, Annotation],
+    notes: Mapping[int, Annotation],
     task: Task,
 ) -> pd.DataFrame:
     """Return suspected label errors, in the order given."""
@@ -319,17 +318,19 @@ def suspect_frame(
         }
         for part, share in suspect.shares.items():
             row[f"{'Rules' if part == 'heuristic' else 'Model'}: P(label)"] = share
-        row["Neighbours"] = (
-            ""
-            if suspect.agreeing is None
-            else f"{suspect.agreeing} of {suspect.neighbours} agree"
-            if suspect.neighbours
-            else "none alike"
-        )
-        row["Review"] = _review(said.get(suspect.row_index), task)
-        row["Text"] = shown_text(contents[suspect.row_index]["text"])
+        row["Neighbours"] = _agreement(suspect)
+        row["Review"] = _review(notes.get(suspect.row_index), task)
+        row["Text"] = shortened(contents[suspect.row_index]["text"], _SHOWN_CHARS)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _agreement(suspect: Suspect) -> str:
+    if suspect.agreeing is None:
+        return ""
+    if not suspect.neighbours:
+        return "none alike"
+    return f"{suspect.agreeing} of {suspect.neighbours} agree"
 
 
 def contrast_frame(
@@ -346,14 +347,14 @@ def contrast_frame(
     return pd.DataFrame(
         [
             {
-                name: visible(one.item),
-                "Of errors": f"{one.errors:,} ({one.errors / errors:.0%})",
-                "Of others": f"{one.others:,} ({one.others / others:.0%})",
-                "Log-odds": one.log_odds,
-                "z": one.z,
-                "Beyond chance": "yes" if one.is_decided else "",
+                name: visible(contrast.item),
+                "Of errors": f"{contrast.errors:,} ({contrast.errors / errors:.0%})",
+                "Of others": f"{contrast.others:,} ({contrast.others / others:.0%})",
+                "Log-odds": contrast.log_odds,
+                "z": contrast.z,
+                "Beyond chance": "yes" if contrast.is_decided else "",
             }
-            for one in contrasts
+            for contrast in contrasts
         ],
         columns=[name, "Of errors", "Of others", "Log-odds", "z", "Beyond chance"],
     )
@@ -375,62 +376,6 @@ def lineage_frame(line: Sequence[DatasetInfo]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-# --- text and chart -------------------------------------------------------------------------
-
-
-def marked(text: str, spans: str | None) -> str:
-    """Return a text with its matched spans between marks; spans that touch are joined.
-
-    Args:
-        text: As it was scanned.
-        spans: The stored spans, JSON.
-    """
-    merged: list[list[int]] = []
-    for start, end in sorted((span["start"], span["end"]) for span in json.loads(spans or "[]")):
-        if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], end)
-        else:
-            merged.append([start, end])
-    pieces, last = [], 0
-    for start, end in merged:
-        pieces += [text[last:start], MARKS[0], text[start:end], MARKS[1]]
-        last = end
-    return "".join([*pieces, text[last:]])
-
-
-def contrast_chart(contrasts: Sequence[Contrast], errors: int, others: int) -> go.Figure:
-    """Return the strongest items as bars of their z, decided ones in full colour."""
-    drawn = contrasts[:_DRAWN]
-    # Plotly reads some markup in its labels; rules of users may hold any letters.
-    names = [html.escape(visible(one.item), quote=False) for one in drawn]
-    return figure_of(
-        go.Bar(
-            x=[one.z for one in drawn],
-            y=list(range(len(drawn))),
-            orientation="h",
-            marker={
-                "color": [PALETTE["bad" if one.is_decided else "muted"] for one in drawn],
-                "pattern": {"shape": ["" if one.is_decided else "/" for one in drawn]},
-            },
-            customdata=[
-                [name, one.errors, one.others] for name, one in zip(names, drawn, strict=True)
-            ],
-            hovertemplate=(
-                f"%{{customdata[0]}}: in %{{customdata[1]:,}} of {errors:,} errors and in "
-                f"%{{customdata[2]:,}} of {others:,} other rows, z = %{{x:.1f}}<extra></extra>"
-            ),
-        ),
-        height=90 + 24 * len(drawn),
-        xaxis={"title": "z: standard errors above what the other rows show", "rangemode": "tozero"},
-        yaxis={
-            "tickvals": list(range(len(drawn))),
-            "ticktext": names,
-            "autorange": "reversed",
-        },
-        showlegend=False,
-    )
 
 
 def windows_frame(scores: Sequence[WindowScore], task: Task) -> pd.DataFrame:

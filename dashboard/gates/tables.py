@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from dashboard.text import visible
 from dashboard.theme import PALETTE, figure_of
-from dashboard.widgets import visible
 from shield_engine.gates import GateOutcome, Judgement, Outcome, shown, shown_difference
 from shield_engine.types import Task
 

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dashboard.text import visible
 from dashboard.theme import figure_of
-from dashboard.widgets import visible
 from shield_engine.benchmark import compare
 
 __all__ = [

@@ -7,14 +7,12 @@ leaves here for the screen is written out by `visible`, and escaped where it is 
 from __future__ import annotations
 
 import html
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from dashboard.tables import TASK_TITLES
-from dashboard.widgets import MODE_TITLES, milliseconds, visible
+from dashboard.text import MODE_TITLES, TASK_TITLES, milliseconds, segments, visible
 from shield_engine.config import ScannerConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ShieldError
@@ -24,12 +22,10 @@ __all__ = [
     "EXAMPLES",
     "MAX_CHARS",
     "Scan",
-    "Segment",
     "marked_html",
     "reasons_frame",
     "scan_everywhere",
     "scans_frame",
-    "segments",
     "spans_frame",
     "timings_frame",
 ]
@@ -185,40 +181,6 @@ def timings_frame(scans: Iterable[Scan]) -> pd.DataFrame:
 # --- marked text ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of text under the same spans.
-
-    Attributes:
-        text: As given, not made safe.
-        spans: Positions in the list of entities that cover it, in order.
-        begins: Those of them that begin here.
-    """
-
-    text: str
-    spans: tuple[int, ...]
-    begins: tuple[int, ...]
-
-
-def segments(text: str, entities: Sequence[Entity]) -> list[Segment]:
-    """Cut `text` where a span begins or ends; the pieces joined are `text` again."""
-    limit = len(text)
-    cuts = {0, limit}
-    for entity in entities:
-        cuts |= {min(max(entity.start, 0), limit), min(max(entity.end, 0), limit)}
-    ordered = sorted(cuts)
-    found = []
-    for start, end in itertools.pairwise(ordered):
-        covering = tuple(
-            place
-            for place, entity in enumerate(entities)
-            if entity.start <= start and end <= entity.end
-        )
-        begins = tuple(place for place in covering if max(entities[place].start, 0) == start)
-        found.append(Segment(text[start:end], covering, begins))
-    return found
-
-
 _RULE_STYLE = (
     "background:rgba(224,135,0,.30);color:inherit;border-bottom:2px solid #E08700;padding:0 1px"
 )
@@ -236,7 +198,7 @@ def marked_html(text: str, entities: Sequence[Entity]) -> str:
     Matches of rules are orange, the window that decided for a model is blue with a dotted line.
     """
     parts = []
-    for segment in segments(text, entities):
+    for segment in segments(text, [(entity.start, entity.end) for entity in entities]):
         shown = html.escape(visible(segment.text))
         if segment.spans:
             rules = [place for place in segment.spans if entities[place].type != "window"]

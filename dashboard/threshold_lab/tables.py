@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dashboard.widgets import METRIC_TITLES
+from dashboard.text import METRIC_TITLES
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport

@@ -7,14 +7,13 @@ meet is an error that names requirement and key.
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any
 
-from shield_engine.config import check_task
+from shield_engine.documents import Constraint, OneOf, Shape, read_toml
 from shield_engine.errors import ConfigError
 from shield_engine.metrics.figures import METRIC_HELP, NUMBERS
 from shield_engine.types import Mode, Task
@@ -90,13 +89,20 @@ METRICS: Mapping[str, GateMetric] = MappingProxyType(
 )
 """Every metric that a requirement may name."""
 
-_GATE_KEYS = ("format", "name", "note", "max_unscored", "require")
 _LIMITS = ("at_least", "at_most", "no_worse_than")
-_REQUIREMENT_KEYS = (
-    "metric", *_LIMITS, "by_more_than", "confidence", "task", "mode", "policy", "slice",
-    "min_rows", "common_rows",
-)  # fmt: skip
 _RANGES = {"mcc": (-1.0, 1.0)}
+
+# What each field of a gate holds.
+_METRIC = OneOf(tuple(METRICS))
+_TEXT = Constraint("is text, got {value!r}", str.strip)
+_NUMBER = Constraint("is a number, got {value!r}", math.isfinite)
+_FROM_ZERO = Constraint("is 0 or more, got {value!r}", lambda value: 0 <= value < math.inf)
+_SHARE = Constraint("is a share below 1, not below 0, got {value!r}", lambda value: 0 <= value < 1)
+_CONFIDENCE = Constraint(
+    "lies above 0.5 and up to 0.999, got {value!r}", lambda value: 0.5 < value <= 0.999
+)
+_COUNT = Constraint("is a whole number from 0, got {value!r}", lambda value: value >= 0)
+_SLICE = Constraint('is a table such as {{column = "language", value = "de"}}, got {value!r}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +132,17 @@ class Requirement:
         common_rows: In a comparison of runs over different rows, use those that both have.
     """
 
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-    no_worse_than: str | None = None
-    by_more_than: float = 0.0
-    confidence: float = 0.95
+    metric: Annotated[str, _METRIC]
+    at_least: Annotated[float | None, _NUMBER] = None
+    at_most: Annotated[float | None, _NUMBER] = None
+    no_worse_than: Annotated[str | None, _TEXT] = None
+    by_more_than: Annotated[float, _FROM_ZERO] = 0.0
+    confidence: Annotated[float, _CONFIDENCE] = 0.95
     task: Task | None = None
     mode: Mode | None = None
-    policy: str | None = None
-    rows: SliceFilter | None = None
-    min_rows: int = 0
+    policy: Annotated[str | None, _TEXT] = None
+    rows: Annotated[SliceFilter | None, _SLICE] = None
+    min_rows: Annotated[int, _COUNT] = 0
     common_rows: bool = False
 
     @property
@@ -174,49 +180,20 @@ class Requirement:
         return shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], where: str) -> Self:
+    def from_document(cls, document: Mapping[str, Any], where: str) -> Requirement:
         """Return the requirement that `as_document` gave.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
-        _known(document, _REQUIREMENT_KEYS, where)
-        metric = document.get("metric")
-        if not isinstance(metric, str) or metric not in METRICS:
-            raise ConfigError(
-                f"{where}: unknown metric {metric!r}; choose one of {', '.join(METRICS)}"
-            )
-        given = [key for key in _LIMITS if key in document]
-        if len(given) != 1:
-            raise ConfigError(
-                f"{where}, {metric}: needs exactly one of {', '.join(_LIMITS)}, "
-                f"got {', '.join(given) or 'none'}"
-            )
-        where = f"{where}, {metric}"
-        paired = given == ["no_worse_than"]
-        for key in ("by_more_than", "common_rows"):
-            if key in document and not paired:
-                raise ConfigError(f"{where}: {key} belongs to no_worse_than")
-        if paired and METRICS[metric].is_better_high is None:
-            raise ConfigError(f"{where}: is a property of the rows, not of what is compared")
-        if "policy" in document and "mode" in document:
-            raise ConfigError(f"{where}: a policy has its own mode; give one of policy and mode")
-        task = document.get("task")
-        mode = document.get("mode")
-        return cls(
-            metric=metric,
-            at_least=_limit(document, "at_least", metric, where),
-            at_most=_limit(document, "at_most", metric, where),
-            no_worse_than=_words(document, "no_worse_than", where),
-            by_more_than=_at_least_zero(document, "by_more_than", where),
-            confidence=_confidence(document, where),
-            task=None if task is None else _task(task, where),
-            mode=None if mode is None else _mode(mode, where),
-            policy=_words(document, "policy", where),
-            rows=_slice(document, where),
-            min_rows=_count(document, "min_rows", where),
-            common_rows=_flag(document, "common_rows", where),
+        # A missing metric is told with the choices, as an unknown one is.
+        requirement = _REQUIREMENT.read(
+            {"metric": None, **document}, lambda _, text: ConfigError(f"{where}: {text}")
         )
+        where = f"{where}, {requirement.metric}"
+        for problem in _contradictions(requirement, document):
+            raise ConfigError(f"{where}: {problem}")
+        return requirement
 
     def as_document(self) -> dict[str, Any]:
         """Return the requirement as plain JSON and TOML values; defaults are left out."""
@@ -254,28 +231,28 @@ class Gate:
     name: str
     requirements: tuple[Requirement, ...]
     note: str = ""
-    max_unscored: float = 0.0
+    max_unscored: Annotated[float, _SHARE] = 0.0
 
     @property
     def slice_columns(self) -> tuple[str, ...]:
         """Columns that requirements ask for, each once."""
-        columns = [one.rows.column for one in self.requirements if one.rows is not None]
+        columns = [line.rows.column for line in self.requirements if line.rows is not None]
         return tuple(dict.fromkeys(columns))
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], where: str = "gate") -> Self:
+    def from_document(cls, document: Mapping[str, Any], where: str = "gate") -> Gate:
         """Return the gate that `as_document` gave.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
-        found = document.get("format")
-        if found != FORMAT:
-            raise ConfigError(f"{where} has format {found!r}, this program reads {FORMAT}")
-        _known(document, _GATE_KEYS, where)
-        name = _words(document, "name", where)
-        if name is None or not name.strip() or not name.isprintable():
-            raise ConfigError(f"{where}: needs a name on one line, got {document.get('name')!r}")
+        version = document.get("format")
+        if version != FORMAT:
+            raise ConfigError(f"{where} has format {version!r}, this program reads {FORMAT}")
+        head = {key: value for key, value in document.items() if key not in {"format", "require"}}
+        gate = _GATE.read(head | {"require": []}, lambda _, text: ConfigError(f"{where}: {text}"))
+        if not gate.name.strip() or not gate.name.isprintable():
+            raise ConfigError(f"{where}: needs a name on one line, got {gate.name!r}")
         tables = document.get("require")
         if not isinstance(tables, list) or not tables:
             raise ConfigError(f"{where}: needs at least one [[require]] table")
@@ -284,10 +261,7 @@ class Gate:
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{where}, requirement {number}: is no table, got {table!r}")
             requirements.append(Requirement.from_document(table, f"{where}, requirement {number}"))
-        unscored = _at_least_zero(document, "max_unscored", where)
-        if unscored >= 1:
-            raise ConfigError(f"{where}: max_unscored is a share below 1, got {unscored:g}")
-        return cls(name, tuple(requirements), _words(document, "note", where) or "", unscored)
+        return replace(gate, requirements=tuple(requirements))
 
     def as_document(self) -> dict[str, Any]:
         """Return the gate as plain JSON and TOML values."""
@@ -296,7 +270,11 @@ class Gate:
             document["note"] = self.note
         if self.max_unscored:
             document["max_unscored"] = self.max_unscored
-        return document | {"require": [one.as_document() for one in self.requirements]}
+        return document | {"require": [line.as_document() for line in self.requirements]}
+
+
+_REQUIREMENT = Shape(Requirement, names={"rows": "slice"})
+_GATE = Shape(Gate, names={"requirements": "require"}, missing="needs a {keys} on one line")
 
 
 def parse_gate(text: str, where: str = "gate") -> Gate:
@@ -309,11 +287,7 @@ def parse_gate(text: str, where: str = "gate") -> Gate:
     Raises:
         ConfigError: The text is no TOML (the message has the line), or no fit gate.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is no TOML: {error}") from error
-    return Gate.from_document(document, where)
+    return Gate.from_document(read_toml(text, where), where)
 
 
 def read_gate(path: Path) -> Gate:
@@ -322,13 +296,8 @@ def read_gate(path: Path) -> Gate:
     Raises:
         ConfigError: The file cannot be read, is no TOML, or holds no fit gate.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"gate file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"gate file {path} is no TOML: {error}") from error
-    return parse_gate(text, f"gate file {path}")
+    where = f"gate file {path}"
+    return Gate.from_document(read_toml(path, where), where)
 
 
 def write_gate(gate: Gate) -> str:
@@ -367,101 +336,24 @@ def _short(percent: float) -> str:
     return text.rstrip("0").rstrip(".") if text.endswith("0") else text
 
 
-# --- checks of values ------------------------------------------------------------------------
-
-
-def _known(document: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    unknown = sorted(set(document) - set(keys))
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; there are {', '.join(keys)}")
-
-
-def _number(document: Mapping[str, Any], key: str, where: str) -> float | None:
-    value = document.get(key)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise ConfigError(f"{where}: {key} is a number, got {value!r}")
-    return float(value)
-
-
-def _limit(document: Mapping[str, Any], key: str, metric: str, where: str) -> float | None:
-    value = _number(document, key, where)
-    if value is None:
-        return None
-    low, high = _RANGES.get(metric, (0.0, 1.0))
-    if METRICS[metric].unit == "ms":
-        high = math.inf
-    if not low <= value <= high:
-        hint = "; a share is written 0.9, not 90" if 1 < value <= 100 and high == 1 else ""
-        raise ConfigError(f"{where}: {key} lies within {low:g}..{high:g}, got {value:g}{hint}")
-    return value
-
-
-def _at_least_zero(document: Mapping[str, Any], key: str, where: str) -> float:
-    value = _number(document, key, where) or 0.0
-    if value < 0:
-        raise ConfigError(f"{where}: {key} is 0 or more, got {value:g}")
-    if key == "by_more_than" and METRICS[document["metric"]].unit != "ms" and value >= 1:
-        raise ConfigError(f"{where}: {key} = {value:g}; half a point is written 0.005")
-    return value
-
-
-def _confidence(document: Mapping[str, Any], where: str) -> float:
-    value = _number(document, "confidence", where)
-    if value is None:
-        return 0.95
-    if not 0.5 < value <= 0.999:
-        raise ConfigError(f"{where}: confidence lies above 0.5 and up to 0.999, got {value:g}")
-    return value
-
-
-def _count(document: Mapping[str, Any], key: str, where: str) -> int:
-    value = document.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{where}: {key} is a whole number from 0, got {value!r}")
-    return value
-
-
-def _flag(document: Mapping[str, Any], key: str, where: str) -> bool:
-    value = document.get(key, False)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{where}: {key} is true or false, got {value!r}")
-    return value
-
-
-def _words(document: Mapping[str, Any], key: str, where: str) -> str | None:
-    value = document.get(key)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise ConfigError(f"{where}: {key} is text, got {value!r}")
-    return value
-
-
-def _task(value: Any, where: str) -> Task:
-    try:
-        return check_task(str(value))
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _mode(value: Any, where: str) -> Mode:
-    try:
-        return Mode(value)
-    except ValueError as error:
-        raise ConfigError(
-            f"{where}: unknown mode {value!r}; choose one of {', '.join(Mode)}"
-        ) from error
-
-
-def _slice(document: Mapping[str, Any], where: str) -> SliceFilter | None:
-    value = document.get("slice")
-    if value is None:
-        return None
-    fits = isinstance(value, Mapping) and set(value) == {"column", "value"}
-    if not fits or not all(isinstance(value[key], str) for key in value):
-        raise ConfigError(
-            f'{where}: slice is a table such as {{column = "language", value = "de"}}, '
-            f"got {value!r}"
-        )
-    return SliceFilter(value["column"], value["value"])
+def _contradictions(requirement: Requirement, document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong between fields that are each right alone."""
+    limits = [key for key in _LIMITS if key in document]
+    if len(limits) != 1:
+        yield f"needs exactly one of {', '.join(_LIMITS)}, got {', '.join(limits) or 'none'}"
+    for key in ("by_more_than", "common_rows"):
+        if key in document and not requirement.is_paired:
+            yield f"{key} belongs to no_worse_than"
+    kind = requirement.kind
+    if requirement.is_paired and kind.is_better_high is None:
+        yield "is a property of the rows, not of what is compared"
+    if "policy" in document and "mode" in document:
+        yield "a policy has its own mode; give one of policy and mode"
+    low, high = _RANGES.get(kind.name, (0.0, math.inf if kind.unit == "ms" else 1.0))
+    for key in ("at_least", "at_most"):
+        value = getattr(requirement, key)
+        if value is not None and not low <= value <= high:
+            hint = "; a share is written 0.9, not 90" if 1 < value <= 100 and high == 1 else ""
+            yield f"{key} lies within {low:g}..{high:g}, got {value:g}{hint}"
+    if kind.unit != "ms" and requirement.by_more_than >= 1:
+        yield f"by_more_than = {requirement.by_more_than:g}; half a point is written 0.005"

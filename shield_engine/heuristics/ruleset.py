@@ -20,6 +20,7 @@ from typing import Any
 
 import re2
 
+from shield_engine.documents import Shape
 from shield_engine.errors import ConfigError
 from shield_engine.heuristics.normalizer import Normalizer
 from shield_engine.types import Task
@@ -168,22 +169,22 @@ def _rule(entry: object, fragments: Mapping[str, object], number: int, name: str
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: is not a table of fields")
     where += f" ({entry.get('id', 'without id')!s})"
-    known = {field.name: field for field in fields(Rule)}
-    unknown = sorted(set(entry) - set(known))
-    missing = sorted(set(known) - set(entry) - {"case_sensitive"})
-    if unknown or missing:
-        problem = f"unknown field {unknown[0]!r}" if unknown else f"missing field {missing[0]!r}"
-        raise ConfigError(f"{where}: {problem}; the fields are {', '.join(known)}")
     values = dict(entry)
-    for key, value in values.items():
-        wanted = (int, float) if key == "weight" else bool if key == "case_sensitive" else str
-        if not isinstance(value, wanted) or (key == "weight" and isinstance(value, bool)):
-            raise ConfigError(f"{where}: field {key!r} has the value {value!r} of a wrong type")
     try:
-        values["pattern"] = _fill(values["pattern"], fragments, ())
-        return Rule(**values)
+        if isinstance(pattern := entry.get("pattern"), str):
+            values["pattern"] = _fill(pattern, fragments, ())
+        return _RULE.read(values, lambda _, sentence: ConfigError(sentence))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+_KNOWN_FIELDS = ", ".join(item.name for item in fields(Rule))
+_RULE = Shape(
+    Rule,
+    unknown="unknown field {keys}; the fields are {known}",
+    missing=f"missing field {{keys}}; the fields are {_KNOWN_FIELDS}",
+    wrong="field {key!r} has the value {value!r} of a wrong type",
+)
 
 
 def _fill(pattern: str, fragments: Mapping[str, object], above: tuple[str, ...]) -> str:

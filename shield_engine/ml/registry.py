@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from shield_engine.documents import Check, Constraint, Shape
 from shield_engine.errors import RegistryError, UnknownNameError
 from shield_engine.ml.sources import parse_source
 from shield_engine.settings import bundled
@@ -26,7 +28,68 @@ OPERATING_POINTS = ("balanced", "low_false_alarms", "high_catch")
 """Policies that a model may bring a threshold for: best balanced accuracy, 1% false alarms, 95%
 recall, each on validation rows from sources that the model was not trained on."""
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+# What a key of an entry holds beyond its type; each sentence goes on after the key.
+_FILLED = Constraint("must be a text that is not empty", str.strip)
+_IDENTIFIER = Constraint(
+    "must be letters, digits, dots, dashes and underscores",
+    re.compile(r"[A-Za-z0-9][\w.\-]{0,99}").fullmatch,
+)
+_VERSION = Constraint(
+    "is {value!r}; it must be dotted numbers such as 1.2.0",
+    re.compile(r"\d{1,9}(\.\d{1,9}){0,5}").fullmatch,
+)
+_LABEL_MAP = Constraint("must be an object of model label to task label")
+_PENALTY = Constraint(
+    "is {value!r}; it must be a number from 0 to 10", lambda value: 0 <= value <= 10
+)
+
+
+def _whole(low: int, high: int) -> Constraint:
+    sentence = f"is {{value!r}}; it must be a whole number from {low} to {high}"
+    return Constraint(sentence, lambda value: low <= value <= high)
+
+
+def _digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("must be a SHA-256 of 64 hexadecimal digits")
+    return value.lower()
+
+
+def _names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must be a list of texts that is not empty")
+    if len(set(value)) != len(value):
+        raise ValueError("names one value twice")
+    return value
+
+
+def _sources(value: tuple[str, ...]) -> tuple[str, ...]:
+    for source in _names(value):
+        parse_source(source)
+    return value
+
+
+def _finite(value: Mapping[str, float]) -> Mapping[str, float]:
+    for name, figure in value.items():
+        if not math.isfinite(figure):
+            raise ValueError(f"has {figure!r} under {name!r}, which is not finite")
+    return MappingProxyType(dict(value))
+
+
+def _shares(what: str, names: Iterable[str], value: Mapping[str, float]) -> Mapping[str, float]:
+    known = tuple(names)
+    for name, threshold in value.items():
+        if name not in known:
+            raise ValueError(f"names {what.format(name)}{', '.join(known)}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"has {threshold} under {name!r}; a threshold lies in 0..1")
+    return MappingProxyType(dict(value))
+
+
+_SHA256 = Check(_digest)
+_SOURCES = Check(_sources)
+_MODES = Check(partial(_shares, "mode {!r}; modes are ", tuple(Mode)))
+_POLICIES = Check(partial(_shares, "{!r}; policies are ", OPERATING_POINTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +124,35 @@ class ModelEntry:
         root: Folder that bundled sources are relative to.
     """
 
-    id: str
+    id: Annotated[str, _IDENTIFIER]
     task: Task
     variant: Variant
-    sources: tuple[str, ...]
-    sha256: str
-    size_bytes: int
-    labels: tuple[str, ...]
-    revision: str
-    licence: str
-    max_length: int
-    stride: int
-    tokenizer_sources: tuple[str, ...]
-    tokenizer_sha256: str
+    sources: Annotated[tuple[str, ...], _SOURCES]
+    sha256: Annotated[str, _SHA256]
+    size_bytes: Annotated[int, _whole(1, 1 << 41)]
+    labels: Annotated[tuple[str, ...], Check(_names)]
+    revision: Annotated[str, _FILLED]
+    licence: Annotated[str, _FILLED]
+    max_length: Annotated[int, _whole(3, 1 << 17)]
+    stride: Annotated[int, _whole(0, 1 << 17)]
+    tokenizer_sources: Annotated[tuple[str, ...], _SOURCES]
+    tokenizer_sha256: Annotated[str, _SHA256]
     post_processing: Literal["softmax", "sigmoid"]
-    thresholds: Mapping[str, float]
-    metrics: Mapping[str, float]
-    version: str
-    description: str
-    label_map: Mapping[str, str] = field(default_factory=dict)
-    output: str | None = None
-    operating_points: Mapping[str, float] = field(default_factory=dict)
-    window_penalty: float = 0.0
+    thresholds: Annotated[Mapping[str, float], _MODES]
+    metrics: Annotated[Mapping[str, float], Check(_finite)]
+    version: Annotated[str, _VERSION]
+    description: Annotated[str, _FILLED]
+    label_map: Annotated[Mapping[str, str], _LABEL_MAP] = field(default_factory=dict)
+    output: Annotated[str | None, _FILLED] = None
+    operating_points: Annotated[Mapping[str, float], _POLICIES] = field(default_factory=dict)
+    window_penalty: Annotated[float, _PENALTY] = 0.0
     root: Path = Path()
 
     @property
     def task_index(self) -> tuple[int, ...]:
         """For each output of the model, the index of its class in `LABELS[task]`."""
-        return _task_index(self.task, self.labels, self.label_map)
+        known = {label.casefold(): index for index, label in enumerate(LABELS[self.task])}
+        return tuple(known[self.label_map.get(label, label).casefold()] for label in self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,149 +273,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _task_index(
-    task: Task, labels: tuple[str, ...], label_map: Mapping[str, str]
-) -> tuple[int, ...]:
-    known = {label.casefold(): index for index, label in enumerate(LABELS[task])}
-    return tuple(known[label_map.get(label, label).casefold()] for label in labels)
-
-
-# The schema: what each key of an entry must look like. Each check returns the value as the entry
-# keeps it and raises ValueError with the end of the sentence "`key` ...".
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text that is not empty")
-    return value
-
-
-def _identifier(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.\-]{0,99}", value):
-        raise ValueError("must be letters, digits, dots, dashes and underscores")
-    return value
-
-
-def _one_of(names: Iterable[str]) -> Callable[[object], str]:
-    known = tuple(names)
-
-    def check(value: object) -> str:
-        if value not in known:
-            raise ValueError(f"is {value!r}; it must be one of {', '.join(known)}")
-        return str(value)
-
-    return check
-
-
-def _digest(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise ValueError("must be a SHA-256 of 64 hexadecimal digits")
-    return value.lower()
-
-
-def _integer(low: int, high: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"is {value!r}; it must be a whole number from {low} to {high}")
-        return value
-
-    return check
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise ValueError("must be a list of texts that is not empty")
-    if len(set(value)) != len(value):
-        raise ValueError("names one value twice")
-    return tuple(value)
-
-
-def _sources(value: object) -> tuple[str, ...]:
-    sources = _names([value] if isinstance(value, str) else value)
-    for source in sources:
-        parse_source(source)
-    return sources
-
-
-def _figures(value: object) -> Mapping[str, float]:
-    if not isinstance(value, dict):
-        raise ValueError("must be an object of numbers")
-    for name, figure in value.items():
-        if isinstance(figure, bool) or not isinstance(figure, (int, float)):
-            raise ValueError(f"has {figure!r} under {name!r}, which is not a number")
-        if not math.isfinite(figure):
-            raise ValueError(f"has {figure!r} under {name!r}, which is not finite")
-    return MappingProxyType({name: float(figure) for name, figure in value.items()})
-
-
-def _thresholds(value: object) -> Mapping[str, float]:
-    thresholds = _figures(value)
-    modes = {mode.value for mode in Mode}
-    for mode, threshold in thresholds.items():
-        if mode not in modes:
-            raise ValueError(f"names mode {mode!r}; modes are {', '.join(sorted(modes))}")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"has {threshold} under {mode!r}; a threshold lies in 0..1")
-    return thresholds
-
-
-def _operating_points(value: object) -> Mapping[str, float]:
-    points = _figures(value)
-    for name, threshold in points.items():
-        if name not in OPERATING_POINTS:
-            raise ValueError(f"names {name!r}; policies are {', '.join(OPERATING_POINTS)}")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"has {threshold} under {name!r}; a threshold lies in 0..1")
-    return points
-
-
-def _penalty(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10:
-        raise ValueError(f"is {value!r}; it must be a number from 0 to 10")
-    return float(value)
-
-
-def _version(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,5}", value):
-        raise ValueError(f"is {value!r}; it must be dotted numbers such as 1.2.0")
-    return value
-
-
-def _label_map(value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise ValueError("must be an object of model label to task label")
-    return MappingProxyType(dict(value))
-
-
-_SCHEMA: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
-    {
-        "id": _identifier,
-        "task": _one_of(task.value for task in Task),
-        "variant": _one_of(variant.value for variant in Variant),
-        "sources": _sources,
-        "sha256": _digest,
-        "size_bytes": _integer(1, 1 << 41),
-        "labels": _names,
-        "revision": _text,
-        "licence": _text,
-        "max_length": _integer(3, 1 << 17),
-        "stride": _integer(0, 1 << 17),
-        "tokenizer_sources": _sources,
-        "tokenizer_sha256": _digest,
-        "post_processing": _one_of(("softmax", "sigmoid")),
-        "thresholds": _thresholds,
-        "metrics": _figures,
-        "version": _version,
-        "description": _text,
-        "label_map": _label_map,
-        "output": _text,
-        "operating_points": _operating_points,
-        "window_penalty": _penalty,
-    }
-)
-_OPTIONAL = frozenset({"label_map", "metrics", "output", "operating_points", "window_penalty"})
-
-
 class _Document:
     """A parsed registry file that knows on which line each value stands."""
 
@@ -416,65 +337,66 @@ class _Document:
             )
         name = f"entry {position + 1} ({row.get('id', 'without id')})"
 
-        def fail(key: object, sentence: str) -> RegistryError:
+        def fail(key: str | None, sentence: str) -> RegistryError:
             return RegistryError(f"{self.place('models', position, key)}: {name}: {sentence}")
 
+        known = [item.name for item in fields(ModelEntry) if item.name != "root"]
         for key in row:
-            if key not in _SCHEMA:
-                close = get_close_matches(key, _SCHEMA, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SCHEMA)}"
+            if key not in known:
+                close = get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
                 raise fail(key, f"unknown key {key!r}; {hint}")
-        missing = [key for key in _SCHEMA if key not in row and key not in _OPTIONAL]
-        if missing:
-            raise fail(None, f"missing {', '.join(missing)}")
-        values: dict[str, Any] = {"metrics": _EMPTY}
-        for key, value in row.items():
-            try:
-                values[key] = _SCHEMA[key](value)
-            except ValueError as error:
-                raise fail(key, f"`{key}` {error}") from error
-        values["task"], values["variant"] = Task(values["task"]), Variant(values["variant"])
-        for key, sentence in _contradictions(values):
+        values = {"metrics": {}, **row}
+        for key in ("sources", "tokenizer_sources"):
+            if isinstance(source := values.get(key), str):
+                values[key] = [source]
+        entry = _ENTRY.read(values, fail, root=self._path.resolve().parent)
+        for key, sentence in _contradictions(entry):
             raise fail(key, sentence)
-        return ModelEntry(**values, root=self._path.resolve().parent)
+        return entry
 
 
-def _contradictions(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+_ENTRY = Shape(
+    ModelEntry,
+    missing="missing {keys}",
+    choice="`{key}` is {value!r}; it must be one of {choices}",
+    wrong="`{key}` has {value!r}, which is not {wanted}",
+    problem="`{key}` {problem}",
+)
+
+
+def _contradictions(entry: ModelEntry) -> Iterator[tuple[str, str]]:
     """Yield what is wrong between keys that are each right alone."""
-    task: Task = values["task"]
-    labels, label_map = values["labels"], values.get("label_map", _EMPTY)
-    classes = LABELS[task]
+    classes, label_map = LABELS[entry.task], entry.label_map
     known = {label.casefold() for label in classes}
-    if values["stride"] * 2 > values["max_length"]:
+    if entry.stride * 2 > entry.max_length:
         yield (
             "stride",
-            f"`stride` {values['stride']} is more than half of `max_length` "
-            f"{values['max_length']}; windows would hardly advance",
+            f"`stride` {entry.stride} is more than half of `max_length` {entry.max_length}; "
+            "windows would hardly advance",
         )
     for label in label_map:
-        if label not in labels:
+        if label not in entry.labels:
             yield "label_map", f"`label_map` names {label!r}, which is not in `labels`"
-    for label in labels:
+    for label in entry.labels:
         if label_map.get(label, label).casefold() not in known:
             yield (
                 "label_map" if label in label_map else "labels",
-                f"label {label!r} is no label of {task.value} ({', '.join(classes)}); "
+                f"label {label!r} is no label of {entry.task.value} ({', '.join(classes)}); "
                 "say what it means in `label_map`",
             )
             return
-    covered = {classes[index] for index in _task_index(task, labels, label_map)}
-    if values["post_processing"] == "softmax":
-        needed, why = set(classes), "softmax"
-    else:
-        needed, why = {classes[-1]}, "sigmoid"
+    needed, whom = set(classes), "softmax needs each class"
+    if entry.post_processing == "sigmoid":
+        needed, whom = {classes[-1]}, "sigmoid needs the risky class"
         if len(classes) != 2:
-            yield "post_processing", f"{task.value} has {len(classes)} classes and needs softmax"
-    if needed - covered:
-        yield (
-            "labels",
-            f"no label stands for {', '.join(sorted(needed - covered))}; {why} needs "
-            f"{'each class' if why == 'softmax' else 'the risky class'}",
-        )
+            yield (
+                "post_processing",
+                f"{entry.task.value} has {len(classes)} classes and needs softmax",
+            )
+    absent = needed - {classes[index] for index in entry.task_index}
+    if absent:
+        yield "labels", f"no label stands for {', '.join(sorted(absent))}; {whom}"
 
 
 class _DuplicateKeyError(ValueError):

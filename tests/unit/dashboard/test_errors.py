@@ -1,25 +1,23 @@
-"""What the Errors page shows: options, tables, marked texts, the chart."""
+"""What the Errors page shows: options, tables, the chart."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from dashboard.errors.charts import contrast_chart
 from dashboard.errors.tables import (
-    contrast_chart,
     contrast_frame,
     history_frame,
     judge_options,
     judged_frame,
     kinds_of,
     lineage_frame,
-    marked,
+    mode_frame,
     neighbour_frame,
     no_rows_text,
-    said_frame,
     suspect_frame,
     timing_frame,
     verdict_text,
@@ -47,18 +45,6 @@ def run_of(*parts: str) -> RunInfo:
         variant="INT8", model_sha256="abc", settings={}, stamp={}, status="done", rows=9,
         rows_done=9, errors=0, error=None, seconds=1.0, started_at=WHEN, finished_at=WHEN,
     )  # fmt: skip
-
-
-def span(start: int, end: int) -> dict[str, Any]:
-    """Return a stored span."""
-    return {
-        "rule_id": "r",
-        "category": "c",
-        "description": "d",
-        "score": 1,
-        "start": start,
-        "end": end,
-    }
 
 
 def policy(name: str, mode: Mode, **changes: Any) -> Policy:
@@ -129,7 +115,7 @@ def test_verdict_is_told_in_words(row: JudgedRow, classes: Classes, expected: st
 
 def test_modes_are_right_wrong_or_silent() -> None:
     """A mode without a score and a row without a label are neither right nor wrong."""
-    frame = said_frame(
+    frame = mode_frame(
         {
             Mode.HEURISTIC: (WRONG, TWO, 0.5),
             Mode.ML: (JudgedRow(4, 0, None, None, None, None), TWO, 0.25),
@@ -145,21 +131,11 @@ def test_modes_are_right_wrong_or_silent() -> None:
 def test_neighbours_are_copies_first_with_their_conflicts() -> None:
     """A copy is listed once; near-duplicates with another label conflict, merely alike rows do not."""
     rows = {n: {"row_index": n, "row_id": f"r{n}", "label": 1, "text": "t"} for n in (1, 2, 3)}
-    near = [
-        (Neighbour(n, similarity, 1), rows[n]) for n, similarity in ((1, 1.0), (2, 0.9), (3, 0.5))
-    ]
-    frame = neighbour_frame([rows[1]], near, 0, Task.TOXICITY)
+    near = [Neighbour(n, similarity, 1) for n, similarity in ((1, 1.0), (2, 0.9), (3, 0.5))]
+    frame = neighbour_frame([1], near, rows, 0, Task.TOXICITY)
     assert frame["Is"].tolist() == ["same text", "nearly the same", "alike"]
     assert frame["Conflict"].tolist() == ["other label", "other label", ""]
-    assert neighbour_frame([], [], None, Task.TOXICITY).empty
-
-
-def test_spans_are_marked_and_joined_where_they_touch() -> None:
-    """Overlapping and touching spans give one pair of marks; no letter is lost."""
-    spans = json.dumps([span(8, 12), span(0, 3), span(2, 5), span(5, 6)])
-    assert marked("0123456789abcdef", spans) == "⟦012345⟧67⟦89ab⟧cdef"
-    assert marked("text", None) == "text"
-    assert marked("text", "[]") == "text"
+    assert neighbour_frame([], [], {}, None, Task.TOXICITY).empty
 
 
 def test_suspects_history_lineage_and_timings_are_tabled() -> None:

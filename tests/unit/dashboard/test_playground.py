@@ -15,7 +15,6 @@ from dashboard.playground.tables import (
     reasons_frame,
     scan_everywhere,
     scans_frame,
-    segments,
     spans_frame,
     timings_frame,
 )
@@ -55,17 +54,6 @@ def read(html: str) -> Reader:
     reader = Reader()
     reader.feed(html)
     return reader
-
-
-def test_segments_join_to_the_text_and_know_their_spans() -> None:
-    """Spans that overlap are cut where one begins or ends; nothing is lost or doubled."""
-    text = "abcdefghij"
-    found = segments(text, [entity(2, 6, text), entity(4, 8, text)])
-    assert "".join(segment.text for segment in found) == text
-    assert [(segment.text, segment.spans, segment.begins) for segment in found] == [
-        ("ab", (), ()), ("cd", (0,), (0,)), ("ef", (0, 1), (1,)), ("gh", (1,), ()), ("ij", (), ()),
-    ]  # fmt: skip
-    assert segments("", []) == []
 
 
 @pytest.mark.parametrize(

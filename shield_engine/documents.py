@@ -1,0 +1,202 @@
+"""Documents that people write (registry, policy, gate, suite, rules) against the classes they fill.
+
+pydantic reads the annotations of a plain dataclass, strictly; the first thing that is wrong becomes
+one sentence in this project's words. Hides pydantic, which is loaded with the first document.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shield_engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema, ErrorDetails
+
+__all__ = ["Check", "Constraint", "OneOf", "Shape", "read_toml"]
+
+_T = TypeVar("_T", bound="DataclassInstance")
+
+_WANTED: Mapping[str, str] = MappingProxyType(
+    {
+        "string": "text",
+        "float": "a number",
+        "int": "a whole number",
+        "bool": "true or false",
+        "tuple": "a list",
+        "dict": "a table",
+        "dataclass": "a table",
+    }
+)
+"""What a field of each of pydantic's types holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """Annotates a field: whatever is wrong with it, its type included, has this one sentence.
+
+    Attributes:
+        sentence: Goes on after the field's name; may quote the `{value!r}`.
+        is_met: What must be true of a value of the right type.
+    """
+
+    sentence: str
+    is_met: Callable[[Any], object] = lambda _: True
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the field's own schema with this check around it."""
+        from pydantic_core import ValidationError, core_schema
+
+        def check(value: Any, read: Callable[[Any], Any]) -> Any:
+            try:
+                result = read(value)
+            except ValidationError as error:
+                raise ValueError(self.sentence.format(value=value)) from error
+            if result is not None and not self.is_met(result):
+                raise ValueError(self.sentence.format(value=value))
+            return result
+
+        return core_schema.no_info_wrap_validator_function(check, handler(kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Annotates a field: a function that returns the value to keep, or raises `ValueError`.
+
+    Its message goes on after the field's name.
+    """
+
+    function: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the field's own schema with this check behind it."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self.function, handler(kind))
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Annotates a text field: only these values."""
+
+    choices: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of the choices."""
+        from pydantic_core import core_schema
+
+        return core_schema.literal_schema(list(self.choices))
+
+
+@dataclass(frozen=True)
+class Shape(Generic[_T]):
+    """How a document fills a dataclass, and in which words it is told what is wrong.
+
+    Attributes:
+        kind: The dataclass; its annotations say what each field holds.
+        names: Field → what the document calls it, where that differs.
+        unknown: Of `{keys}` that do not belong; `{known}` are those that do.
+        missing: Of `{keys}` that the document lacks.
+        choice: Of a `{value}` that is none of the `{choices}`.
+        wrong: Of a `{value}` of a wrong type; `{wanted}` is the right one.
+        problem: Of a `{problem}` that a field's own check found.
+    """
+
+    kind: type[_T]
+    names: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = "unknown key {keys}; there are {known}"
+    missing: str = "needs {keys}"
+    choice: str = "unknown {key} {value!r}; choose one of {choices}"
+    wrong: str = "{key} is {wanted}, got {value!r}"
+    problem: str = "{key} {problem}"
+
+    def read(
+        self,
+        document: Mapping[str, Any],
+        fail: Callable[[str | None, str], Exception],
+        **given: Any,
+    ) -> _T:
+        """Return the object that the document describes.
+
+        Args:
+            document: Plain JSON or TOML values.
+            fail: Makes the error, of the key at fault (if it is one key's) and the sentence.
+            given: Fields that the caller fills; the document must not have them.
+        """
+        from pydantic import ValidationError
+
+        known = {key: name for key, name in self._known.items() if name not in given}
+        unknown = sorted(set(document) - set(known))
+        if unknown:
+            words = {"keys": ", ".join(unknown), "known": ", ".join(known)}
+            raise fail(unknown[0], self.unknown.format(**words))
+        values = {known[key]: value for key, value in document.items()} | given
+        try:
+            # As JSON, because strict pydantic takes names of an enum and lists for tuples from JSON
+            # only. What JSON lacks, TOML's dates, is text.
+            text = json.dumps(values, default=str)
+            return self._adapter.validate_json(text, strict=True, extra="forbid")
+        except RecursionError as error:
+            raise fail(None, "is nested too deeply") from error
+        except ValidationError as error:
+            key, sentence = self._first(error.errors(include_url=False))
+            raise fail(key, sentence) from error
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """Each key of the document, with the field that it fills."""
+        return {self.names.get(item.name, item.name): item.name for item in fields(self.kind)}
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[_T]:
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self.kind)
+
+    def _first(self, errors: list[ErrorDetails]) -> tuple[str | None, str]:
+        """Return the key of what is wrong first, and the sentence; missing keys go together."""
+        missing = [self._place(error["loc"]) for error in errors if error["type"] == "missing"]
+        if missing:
+            return None, self.missing.format(keys=", ".join(missing))
+        error = errors[0]
+        key, details = self._place(error["loc"]), error.get("ctx", {})
+        head = key.partition(".")[0].partition("[")[0]
+        words = {"key": key, "value": error["input"]}
+        kind = error["type"].partition("_")[0]
+        if error["type"] in {"enum", "literal_error"}:
+            choices = details["expected"].replace("'", "").replace(" or ", ", ")
+            return head, self.choice.format(**words, choices=choices)
+        if kind in _WANTED:
+            return head, self.wrong.format(**words, wanted=_WANTED[kind])
+        problem = str(details.get("error", error["msg"]))
+        return head or None, self.problem.format(**words, problem=problem).strip()
+
+    def _place(self, loc: tuple[str | int, ...]) -> str:
+        """Return a place as a reader writes it: `model.id`, `labels[1]`."""
+        first, *rest = loc or ("",)
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
+        return self.names.get(str(first), str(first)) + "".join(steps)
+
+
+def read_toml(source: Path | str, where: str) -> dict[str, Any]:
+    """Return the tables of a TOML file, or of a TOML text.
+
+    Raises:
+        ConfigError: It cannot be read or is no TOML (the message has the line).
+    """
+    try:
+        text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} is no TOML: {error}") from error
