@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MARKS",
-    "METRIC_TITLES",
     "MODE_TITLES",
     "TASK_TITLES",
     "Segment",
@@ -52,26 +51,6 @@ MODE_TITLES: Mapping[Mode, str] = {
     Mode.ML: "ML",
     Mode.HYBRID: "Hybrid",
     Mode.BOTH: "Both",
-}
-
-METRIC_TITLES: Mapping[str, str] = {
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "fpr": "FPR",
-    "mcc": "MCC",
-    "balanced_accuracy": "Balanced accuracy",
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "recall_at_1pct_fpr": "Recall at 1% FPR",
-    "recall_at_0_1pct_fpr": "Recall at 0.1% FPR",
-    "fpr_at_95_recall": "FPR at 95% recall",
-    "brier": "Brier score",
-    "ece": "Calibration error",
-    "length_only_auc": "AUC of length alone",
-    "macro_f1": "Macro F1",
-    "macro_recall": "Macro recall",
 }
 
 MARKS = ("⟦", "⟧")

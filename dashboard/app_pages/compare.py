@@ -27,7 +27,7 @@ from dashboard.state import (
     sliced,
 )
 from dashboard.tables import result_facts, rows_table, spans_frame
-from dashboard.text import METRIC_TITLES, plain, visible
+from dashboard.text import plain, visible
 from dashboard.widgets import (
     charted,
     choose_run,
@@ -40,7 +40,7 @@ from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Lattice, lattice
-from shield_engine.metrics.figures import METRIC_HELP, percent
+from shield_engine.metrics.table import METRICS, compared_names, percent
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.store.library import policies
 from shield_engine.types import Mode, Task
@@ -224,12 +224,12 @@ def show_figures(found: Comparison, choice: Choice) -> None:
     if found.winner is None:
         show_load(found)
         return
-    names = comparison.metric_names(found)
+    names = compared_names(len(found.label_names))
     base = found.standings[found.baseline].title
     st.subheader("How good is each candidate?", anchor=False)
     help_of = {
-        METRIC_TITLES[name]: st.column_config.TextColumn(
-            help=f"{METRIC_HELP[name]} In brackets: {found.confidence:.0%} interval."
+        METRICS[name].title: st.column_config.TextColumn(
+            help=f"{METRICS[name].help} In brackets: {found.confidence:.0%} interval."
         )
         for name in names
     }
@@ -306,7 +306,7 @@ def show_curves(found: Comparison, views: Aligned, choice: Choice) -> None:
                 charted(
                     question, draw(titles, views.views, choice.looks, views.counts),
                     table[table["metric"] == metric], key=metric,
-                    help=f"{METRIC_HELP[metric]} Markers: the thresholds in force.",
+                    help=f"{METRICS[metric].help} Markers: the thresholds in force.",
                 )  # fmt: skip
     st.subheader("Which mistakes does each make?", anchor=False)
     for first in range(0, len(titles), 4):
@@ -347,7 +347,7 @@ def show_slices(found: Comparison, views: Aligned, choice: Choice) -> None:
         drop_stale("slice_metric", metrics)
         keep("slice_metric", metrics[0])
         metric = st.selectbox(
-            "Figure", metrics, format_func=METRIC_TITLES.__getitem__, key="slice_metric"
+            "Figure", metrics, format_func=lambda name: METRICS[name].title, key="slice_metric"
         )
     name = None if column == columns[0] else column
     table = sliced(choice.candidates, choice.keys, choice.is_intersected, found.winner, name)

@@ -11,7 +11,7 @@ from dashboard.widgets import errors_shown, page_title, status_chip, watch_run
 from shield_engine.datasets import import_rows
 from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.evaluate import store_rows
-from shield_engine.metrics.figures import percent
+from shield_engine.metrics.table import percent
 from shield_engine.runs.execution import RunSpec, start
 from shield_engine.statistics.intervals import wilson
 from shield_engine.store import RunInfo, RunStatus

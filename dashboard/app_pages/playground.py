@@ -18,7 +18,7 @@ from dashboard.playground.tables import (
 from dashboard.state import keep, resources
 from dashboard.text import MODE_TITLES, TASK_TITLES
 from dashboard.widgets import empty_state, page_title, show_error
-from shield_engine.metrics.figures import percent
+from shield_engine.metrics.table import percent
 from shield_engine.types import Mode, ScanResult, Task, Variant
 
 OWN_TEXT = "Your own text"

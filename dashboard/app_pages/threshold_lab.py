@@ -48,7 +48,7 @@ from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.splits import slice_choices
 from shield_engine.decide.thresholds import Rule, rates_at
 from shield_engine.decide.traffic import Traffic, day_of
-from shield_engine.metrics.figures import figure_text, percent
+from shield_engine.metrics.table import COMPARED, figure_text, percent
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo, RunStatus
 from shield_engine.store.library import delete_policy, policies, save_policy
@@ -651,10 +651,10 @@ def evidence_of(
 def show_exact(figures: ModeEvaluation) -> None:
     """Show the figures that go into the policy; `shield eval --policy` prints the same."""
     shown = {
-        name: figure for name, figure in figures.metrics.items()
-        if figure.value is not None and name in {"recall", "fpr", "precision", "f1", "accuracy",
-                                                 "mcc", "roc_auc"}
-    }  # fmt: skip
+        name: figure
+        for name, figure in figures.metrics.items()
+        if figure.value is not None and name in {*COMPARED, "mcc"}
+    }
     if shown:
         st.caption(
             "All rows at this threshold: "

@@ -14,12 +14,13 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from dashboard.text import METRIC_TITLES, visible
+from dashboard.text import visible
 from dashboard.theme import PALETTE, figure_of
 from shield_engine.decide.compare import Comparison, Pair
 from shield_engine.decide.figures import ModeView
 from shield_engine.decide.slices import SliceTable
 from shield_engine.metrics.figures import pr_curve_points, roc_curve_points, threshold_sweep
+from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
 MOST_POINTS = 1_500
 """Points drawn of a curve; a million-row curve has hundreds of thousands that no screen shows."""
 
-_LOWER_IS_BETTER = frozenset({"fpr"})
 _FILLS = {"": "", "decided": "", "not decided": "-open", "not tested": "-open-dot"}
 _SCOPES = {"recall": "risky", "fpr": "harmless", "accuracy": "all"}
 
@@ -148,9 +148,9 @@ def _metric_axis(names: Sequence[str]) -> dict[str, Any]:
     return {
         "tickvals": list(range(len(names))),
         "ticktext": [
-            f"{METRIC_TITLES[name]}, less is better"
-            if name in _LOWER_IS_BETTER
-            else METRIC_TITLES[name]
+            f"{METRICS[name].title}, less is better"
+            if METRICS[name].is_better_high is False
+            else METRICS[name].title
             for name in names
         ],
         "range": [len(names) - 0.5, -0.5],
@@ -194,7 +194,7 @@ def _dots(
         },
         customdata=[
             [
-                METRIC_TITLES[name],
+                METRICS[name].title,
                 low,
                 high,
                 figures[name].n,
@@ -397,7 +397,7 @@ def slice_chart(table: SliceTable, styles: Sequence[Look], metric: str) -> go.Fi
     return figure_of(
         *traces,
         height=110 + len(names) * (16 + 9 * max(len(titles), 1)),
-        xaxis={"title": f"{METRIC_TITLES[metric]}, percent, with interval", "range": [-2, 102]},
+        xaxis={"title": f"{METRICS[metric].title}, percent, with interval", "range": [-2, 102]},
         yaxis={
             "tickvals": list(range(len(names))),
             "ticktext": names,
@@ -466,7 +466,7 @@ def frontier_chart(comparison: Comparison, styles: Sequence[Look]) -> go.Figure:
             **_log_axis([point.p95_ms for point, _ in known if point.p95_ms is not None]),
         },
         yaxis={
-            "title": f"error, 100% - {METRIC_TITLES[comparison.metric]}",
+            "title": f"error, 100% - {METRICS[comparison.metric].title}",
             "rangemode": "tozero",
         },
     )

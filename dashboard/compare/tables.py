@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.text import METRIC_TITLES, MODE_TITLES, milliseconds
+from dashboard.text import MODE_TITLES, milliseconds
 from dashboard.text import (
     visible as shown,
 )
@@ -24,7 +24,8 @@ from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import NUMBERS, confusion, figure_text, percent
+from shield_engine.metrics.figures import confusion
+from shield_engine.metrics.table import METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.statistics.tests import PairTest
@@ -32,8 +33,6 @@ from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 
 __all__ = [
-    "BINARY_NAMES",
-    "MULTICLASS_NAMES",
     "SCOPE_TITLES",
     "Option",
     "change_frame",
@@ -46,9 +45,7 @@ __all__ = [
     "lattice_frame",
     "load_frame",
     "matrix_of",
-    "metric_names",
     "mode_options",
-    "points_text",
     "policy_options",
     "ratio_text",
     "run_options",
@@ -56,9 +53,6 @@ __all__ = [
     "slice_note",
     "standing_frame",
 ]
-
-BINARY_NAMES = ("recall", "fpr", "precision", "f1", "accuracy", "roc_auc")
-MULTICLASS_NAMES = ("accuracy", "macro_f1", "macro_recall", "mcc")
 
 SCOPE_TITLES: Mapping[str, str] = {
     "all": "all rows",
@@ -149,11 +143,6 @@ def _threshold_text(threshold: float | None) -> str:
     return "most probable label" if threshold is None else f"threshold {threshold:g}"
 
 
-def metric_names(comparison: Comparison) -> tuple[str, ...]:
-    """Return the metrics that a set of these classes has."""
-    return BINARY_NAMES if len(comparison.label_names) == 2 else MULTICLASS_NAMES
-
-
 # --- what is said ---------------------------------------------------------------------------
 
 
@@ -164,21 +153,10 @@ def headline(comparison: Comparison) -> str:
     best = comparison.standings[comparison.winner]
     figure = figure_text(comparison.metric, best.metrics[comparison.metric])
     rows = "this 1 row" if comparison.n == 1 else f"these {comparison.n:,} rows"
-    head = f"On {rows} {best.title} has the highest {METRIC_TITLES[comparison.metric]}, {figure}."
+    head = f"On {rows} {best.title} has the highest {METRICS[comparison.metric].title}, {figure}."
     if len(comparison.standings) == 1:
         return f"{head} There is nothing else to compare it with: choose another candidate."
     return f"{head} {comparison.verdict}"
-
-
-def points_text(name: str, figure: Figure) -> str:
-    """Return a difference with its interval, in points: "+3.1 (+1.2 to +5.0)"."""
-    if figure.value is None:
-        return "-"
-    scale, digits = (1, 3) if name in NUMBERS else (100, 1)
-    text = f"{scale * figure.value:+.{digits}f}"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({scale * figure.low:+.{digits}f} to {scale * figure.high:+.{digits}f})"
 
 
 def ratio_text(ratio: LatencyRatio) -> str:
@@ -199,7 +177,7 @@ def standing_frame(comparison: Comparison, names: Sequence[str]) -> pd.DataFrame
     return pd.DataFrame(
         [
             {"Candidate": standing.title}
-            | {METRIC_TITLES[name]: figure_text(name, standing.metrics[name]) for name in names}
+            | {METRICS[name].title: figure_text(name, standing.metrics[name]) for name in names}
             | {
                 "Threshold": "-" if standing.threshold is None else f"{standing.threshold:.3g}",
                 "n": comparison.n,
@@ -219,7 +197,10 @@ def delta_frame(comparison: Comparison, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"Candidate": pair.candidate, "Decided": _decided(pair)}
-            | {METRIC_TITLES[name]: points_text(name, pair.differences[name]) for name in names}
+            | {
+                METRICS[name].title: figure_text(name, pair.differences[name], "change")
+                for name in names
+            }
             for pair in comparison.pairs
         ]
     )
@@ -360,7 +341,7 @@ def frontier_frame(comparison: Comparison) -> pd.DataFrame:
         [
             {
                 "Candidate": _marked(comparison, place),
-                f"1 - {METRIC_TITLES[comparison.metric]}": percent(point.error),
+                f"1 - {METRICS[comparison.metric].title}": percent(point.error),
                 "p95": milliseconds(point.p95_ms),
                 "Model asked": percent(point.calls),
                 "Cost per million": "-"
@@ -408,7 +389,7 @@ def _against(test: SliceTest | None, n: int, *, named: bool = False) -> str:
     """Return the winner's lead in accuracy in points, with interval and adjusted p."""
     if test is None:
         return "-"
-    size = points_text("accuracy", Figure(test.difference, test.low, test.high, n))
+    size = figure_text("accuracy", Figure(test.difference, test.low, test.high, n), "change")
     rival = f" to {test.rival}" if named else ""
     return f"{size}{rival}, p = {test.p_adjusted:.2g}"
 

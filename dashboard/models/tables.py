@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from dashboard.text import TASK_TITLES, megabytes, visible
-from shield_engine.metrics.figures import percent
+from shield_engine.metrics.table import percent
 from shield_engine.ml import LoadedInfo, ModelEntry
 from shield_engine.types import Task, Variant
 

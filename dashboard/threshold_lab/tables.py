@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dashboard.text import METRIC_TITLES
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.decide.traffic import Day
-from shield_engine.metrics.figures import figure_text, percent
+from shield_engine.metrics.table import METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo
@@ -39,7 +38,6 @@ __all__ = [
     "sweep_frame",
 ]
 
-RATE_NAMES = ("recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc")
 SMALL_SLICE = 50
 """Rows of a class below which a slice's own threshold carries a warning."""
 
@@ -102,12 +100,12 @@ def rates_frame(figures: Mapping[str, Figure]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "Figure": METRIC_TITLES[name],
+                "Figure": METRICS[name].title,
                 "Value with 95% interval": figure_text(name, figures[name]),
                 "n": figures[name].n,
                 "How": figures[name].method or figures[name].reason or "",
             }
-            for name in RATE_NAMES
+            for name in METRIC_NAMES
             if name in figures
         ]
     )

@@ -17,7 +17,6 @@ from shield_engine.cli.decide import gate, report
 from shield_engine.cli.output import (
     console,
     note,
-    percent,
     print_evaluation,
     print_scan,
     printable,
@@ -33,6 +32,7 @@ from shield_engine.cli.session import (
 )
 from shield_engine.config import SAFE_BAND, Bands, ScannerConfig, check_task
 from shield_engine.errors import ConfigError
+from shield_engine.metrics.table import percent
 from shield_engine.policy import Policy, read_policies
 from shield_engine.settings import Settings
 from shield_engine.types import Mode, Task, Variant

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shield_engine.metrics.table import compared_names, figure_text, percent
 from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ __all__ = [
     "console",
     "errors",
     "note",
-    "percent",
     "print_evaluation",
     "print_scan",
     "printable",
@@ -32,9 +32,6 @@ __all__ = [
 console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
 errors = Console(stderr=True, markup=False)
 
-_BINARY = ("accuracy", "precision", "recall", "f1", "fpr", "roc_auc", "recall_at_1pct_fpr")
-_MULTICLASS = ("accuracy", "macro_f1", "macro_recall", "mcc")
-
 
 def note(message: str) -> None:
     """Say something beside the output, on standard error."""
@@ -44,11 +41,6 @@ def note(message: str) -> None:
 def printable(text: str) -> str:
     """Return `text` with control characters written out, so that none reaches the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def percent(value: float | None) -> str:
-    """Return a share as a percentage with one decimal, a dash where there is none."""
-    return "-" if value is None else f"{value:.1%}"
 
 
 def size(size_bytes: int) -> str:
@@ -63,8 +55,6 @@ def size(size_bytes: int) -> str:
 
 def print_evaluation(result: DatasetEvaluation) -> None:
     """Print one file's figures, a row a metric, a column a mode."""
-    from shield_engine.metrics.figures import figure_text
-
     if result.error is not None:
         note(f"error: {printable(result.error)}")
         return
@@ -79,7 +69,9 @@ def print_evaluation(result: DatasetEvaluation) -> None:
         title_justify="left",
     )
     first = next(iter(columns.values()))
-    names = _BINARY if first.positive_label is not None else _MULTICLASS
+    names = compared_names(len(first.labels))
+    if first.positive_label is not None:
+        names += ("recall_at_1pct_fpr",)
     for name in names:
         if all(mode.metrics[name].value is None for mode in columns.values()):
             continue

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shield_engine.metrics.scoring import BinaryScorer, ConfusionScorer
+from shield_engine.metrics.table import DIFFERENCES, RATES, reported_names
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import Interval, normal_quantile, wilson
 from shield_engine.statistics.resampling import (
@@ -31,20 +32,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 __all__ = [
-    "BINARY_DIFFERENCES",
-    "MULTICLASS_DIFFERENCES",
     "LatencyRatio",
     "Patterns",
     "auc_difference",
     "latency_ratio",
 ]
 
-BINARY_DIFFERENCES = ("recall", "fpr", "precision", "f1", "accuracy", "mcc")
-"""Differences at fixed thresholds; ROC AUC has a function of its own."""
-MULTICLASS_DIFFERENCES = ("accuracy", "macro_f1", "macro_recall", "mcc")
-
 _RESAMPLES = 2_000
-_PROPORTIONS = frozenset({"accuracy", "recall", "fpr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +135,7 @@ class Patterns:
         Values equal the differences of `binary_metrics` and `multiclass_metrics`. Where the two
         never disagree, a proportion's ends are the Wilson bound of that, as in `paired_difference`.
         """
-        names = BINARY_DIFFERENCES if self.n_classes == 2 else MULTICLASS_DIFFERENCES
+        names = DIFFERENCES if self.n_classes == 2 else reported_names(self.n_classes)
         if not len(self.counts):
             return {name: Figure(None, None, None, 0, "no rows") for name in names}
         before, after = self._scorer(baseline), self._scorer(candidate)
@@ -175,7 +169,7 @@ class Patterns:
         if n == 1:
             return Figure(value, None, None, n, "no interval from one row")
         interval, method = percentile_interval(samples, confidence), self.method
-        if interval is None and not disagreeing and name in _PROPORTIONS:
+        if interval is None and not disagreeing and name in RATES:
             units = self.units[{"fpr": 0, "recall": 1}.get(name, -1)]
             bound = wilson(0, units, confidence).high
             interval, method = Interval(-bound, bound), NO_DISAGREEMENT

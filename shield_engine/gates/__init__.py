@@ -2,9 +2,7 @@
 
 from shield_engine.gates.document import (
     BASELINE,
-    METRICS,
     Gate,
-    GateMetric,
     Requirement,
     SliceFilter,
     parse_gate,
@@ -24,9 +22,7 @@ from shield_engine.gates.judge import (
 
 __all__ = [
     "BASELINE",
-    "METRICS",
     "Gate",
-    "GateMetric",
     "GateOutcome",
     "Judgement",
     "Outcome",

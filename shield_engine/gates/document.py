@@ -10,20 +10,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 from shield_engine.documents import Constraint, OneOf, Shape, read_toml
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import METRIC_HELP, NUMBERS
+from shield_engine.metrics.table import METRICS, Metric
 from shield_engine.types import Mode, Task
 
 __all__ = [
     "BASELINE",
     "FORMAT",
-    "METRICS",
     "Gate",
-    "GateMetric",
     "Requirement",
     "SliceFilter",
     "parse_gate",
@@ -39,55 +36,6 @@ FORMAT = 1
 BASELINE = "baseline"
 """The run that the caller names as the baseline."""
 
-
-@dataclass(frozen=True, slots=True)
-class GateMetric:
-    """What a requirement may be about.
-
-    Attributes:
-        name: As written in a gate.
-        unit: `share` (0..1, shown as percent), `ms`, or `number`.
-        is_better_high: What counts as worse in a comparison; `None` if neither does.
-        rows: What its n counts.
-        help: What it says.
-    """
-
-    name: str
-    unit: str
-    is_better_high: bool | None
-    rows: str
-    help: str
-
-
-_ROWS = {
-    "recall": "risky rows",
-    "fpr": "harmless rows",
-    "precision": "flagged rows",
-    "flag_rate": "scored rows",
-    "escalated": "scored rows",
-}
-_BETTER_LOW = frozenset({"fpr", "fpr_at_95_recall", "brier", "ece", "flag_rate", "escalated"})
-_OTHERS = {
-    "flag_rate": "Share of scored rows that are flagged; needs no labels.",
-    "escalated": "Share of scored rows on which the model is asked; needs no labels.",
-    "p50_ms": "Median latency of a scan that the cache does not answer, milliseconds.",
-    "p95_ms": "95th percentile of the latency of a scan that the cache does not answer.",
-    "p99_ms": "99th percentile of the latency of a scan that the cache does not answer.",
-}
-
-
-def _metric(name: str, text: str) -> GateMetric:
-    is_latency = name.endswith("_ms")
-    unit = "ms" if is_latency else "number" if name in NUMBERS else "share"
-    better: bool | None = not (is_latency or name in _BETTER_LOW)
-    rows = "rows not from the cache" if is_latency else _ROWS.get(name, "labelled rows")
-    return GateMetric(name, unit, None if name == "length_only_auc" else better, rows, text)
-
-
-METRICS: Mapping[str, GateMetric] = MappingProxyType(
-    {name: _metric(name, text) for name, text in (*METRIC_HELP.items(), *_OTHERS.items())}
-)
-"""Every metric that a requirement may name."""
 
 _LIMITS = ("at_least", "at_most", "no_worse_than")
 _RANGES = {"mcc": (-1.0, 1.0)}
@@ -146,7 +94,7 @@ class Requirement:
     common_rows: bool = False
 
     @property
-    def kind(self) -> GateMetric:
+    def kind(self) -> Metric:
         """What the metric is."""
         return METRICS[self.metric]
 

@@ -28,7 +28,7 @@ from shield_engine.gates.document import (
     shown,
     shown_difference,
 )
-from shield_engine.gates.question import PROPORTIONS, Question
+from shield_engine.gates.question import Question
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.statistics.tests import required_negatives, rows_for_scaled
@@ -515,7 +515,7 @@ def _advice(
         )
     if bounds.reason:
         return _open_bound(requirement, bounds)
-    if not requirement.is_paired and requirement.metric in PROPORTIONS:
+    if not requirement.is_paired and requirement.kind.is_proportion:
         if limit == (0.0 if is_upper else 1.0):
             return None, f"no number of rows can show exactly {shown(limit, 'share')}"
         target, seen = (limit, bounds.value) if is_upper else (1 - limit, 1 - bounds.value)

@@ -12,12 +12,11 @@ import numpy as np
 
 from shield_engine.decide.figures import SENTIMENT_POSITIVE, ModeView
 from shield_engine.decide.paired import (
-    BINARY_DIFFERENCES,
-    MULTICLASS_DIFFERENCES,
     Patterns,
     auc_difference,
 )
 from shield_engine.metrics.figures import binary_metrics, multiclass_metrics, paired_binary_metrics
+from shield_engine.metrics.table import DIFFERENCES, reported_names
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import (
     paired_proportion,
@@ -36,13 +35,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Ints = NDArray[np.int64]
 
-__all__ = ["PROPORTIONS", "Question"]
-
-PROPORTIONS = ("recall", "fpr", "precision", "accuracy", "flag_rate", "escalated")
-"""Metrics that are a share of rows, and so have exact bounds."""
-
-_UNLABELLED = ("flag_rate", "escalated")
-_TWO_CLASSES = ("recall", "fpr", "precision")
+__all__ = ["Question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +57,9 @@ class Question:
     def bounds(self) -> Figure:
         """Return the figure, or its difference from the baseline, with its bounds."""
         name = self.requirement.metric
-        if name.endswith("_ms"):
+        if self.requirement.kind.of == "latency":
             return self._latency(float(name[1:-3]))
-        if name in PROPORTIONS:
+        if self.requirement.kind.is_proportion:
             return self._proportion()
         return self._interval_bounds()
 
@@ -75,10 +68,10 @@ class Question:
         name = self.requirement.metric
         found: list[float | None] = []
         for position, view in enumerate(self.aligned.views):
-            if name.endswith("_ms"):
+            if self.requirement.kind.of == "latency":
                 times = self._times()[0][position]
                 found.append(float(np.percentile(times, float(name[1:-3]))) if len(times) else None)
-            elif name in PROPORTIONS:
+            elif self.requirement.kind.is_proportion:
                 hits, counted = self._counted(view)
                 n = int(counted.sum())
                 found.append(float((hits & counted).sum()) / n if n else None)
@@ -109,7 +102,7 @@ class Question:
     def _proportion(self) -> Figure:
         name, confidence = self.requirement.metric, self.requirement.confidence
         view = self.aligned.views[0]
-        if name in _TWO_CLASSES and view.risk is None:
+        if self.requirement.kind.classes == "two" and view.risk is None:
             reason = f"defined for two classes only, these rows have {len(view.label_names)}"
             return Figure(None, None, None, 0, reason)
         empty = f"no {self.requirement.kind.rows}"
@@ -128,7 +121,7 @@ class Question:
     def _counted(self, view: ModeView) -> tuple[Mask, Mask]:
         """Return successes and denominator of a proportion."""
         name = self.requirement.metric
-        if name in _UNLABELLED:
+        if self.requirement.kind.of == "mode":
             scored = np.logical_and.reduce([one.is_scored for one in self.aligned.views])
             return (view.asked if name == "escalated" else _flags(view)), scored & self.rows
         labelled = self._labelled()
@@ -159,7 +152,7 @@ class Question:
         after, before = self.aligned.views
         labels = after.labels[keep]
         is_binary = after.risk is not None and before.risk is not None
-        if name in (BINARY_DIFFERENCES if is_binary else MULTICLASS_DIFFERENCES):
+        if name in (DIFFERENCES if is_binary else reported_names(len(after.label_names))):
             verdicts = np.column_stack([before.predicted[keep], after.predicted[keep]])
             patterns = Patterns.of(
                 labels, verdicts, len(after.label_names), groups=groups, seed=self.seed

@@ -14,7 +14,6 @@ with a reason.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -40,12 +39,13 @@ from shield_engine.metrics.inputs import (
     number_column,
 )
 from shield_engine.metrics.scoring import BinaryScorer, ConfusionScorer
+from shield_engine.metrics.table import METRIC_NAMES, METRICS
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import Interval, proportion
 from shield_engine.statistics.resampling import Resamples, percentile_interval, resample_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 __all__ = [
-    "METRIC_HELP",
-    "METRIC_NAMES",
-    "NUMBERS",
     "CalibrationBin",
     "LatencySummary",
     "PrCurve",
@@ -66,11 +63,9 @@ __all__ = [
     "binary_metrics",
     "calibration",
     "confusion",
-    "figure_text",
     "latency_summary",
     "multiclass_metrics",
     "paired_binary_metrics",
-    "percent",
     "pr_curve_points",
     "roc_curve_points",
     "threshold_sweep",
@@ -78,82 +73,9 @@ __all__ = [
 ]
 
 
-METRIC_HELP: Mapping[str, str] = MappingProxyType(
-    {
-        "accuracy": "Share of all rows whose verdict is right. Misleading when one class is rare.",
-        "precision": "Share of flagged rows that deserve it. "
-        "It falls when attacks are rarer than in this dataset.",
-        "recall": "Share of risky rows that are flagged.",
-        "f1": "Harmonic mean of precision and recall at the threshold.",
-        "fpr": "False positive rate: share of harmless rows that are flagged.",
-        "mcc": "Matthews correlation of verdict and label, -1 to 1; "
-        "0 is no better than chance. It uses all four cells of the confusion matrix.",
-        "balanced_accuracy": "Mean of recall and of the share of harmless rows let through. "
-        "A rare class counts as much as a common one.",
-        "roc_auc": "Chance that a risky row scores above a harmless one; ties count half. "
-        "It depends on no threshold.",
-        "pr_auc": "Average precision: precision averaged over the recall gained at each threshold.",
-        "recall_at_1pct_fpr": "Highest recall of any threshold that flags at most 1% of the "
-        "harmless rows. Below some 370 harmless rows its interval reaches down to 0.",
-        "recall_at_0_1pct_fpr": "Highest recall of any threshold that flags at most 0.1% of the "
-        "harmless rows. Below some 3,700 harmless rows its interval reaches down to 0.",
-        "fpr_at_95_recall": "Lowest false positive rate of any threshold that finds at least 95% "
-        "of the risky rows.",
-        "brier": "Mean squared distance between score and label; 0 is perfect, and always "
-        "answering 0.5 gives 0.25.",
-        "ece": "Expected calibration error: mean gap between score and share of risky rows, over "
-        "15 equally wide bins weighted by their rows.",
-        "length_only_auc": "ROC AUC when the text's length alone is the score. Far from 0.5 "
-        "means that the dataset can be guessed without reading it.",
-        "macro_f1": "F1 of each class that occurs, averaged with equal weight.",
-        "macro_recall": "Recall of each class that occurs, averaged with equal weight.",
-    }
-)
-"""What each metric says, in one or two plain sentences."""
-
-
-METRIC_NAMES: tuple[str, ...] = tuple(METRIC_HELP)
-"""Keys of every result of this module, in reading order."""
-
-NUMBERS = frozenset({"mcc", "brier", "ece"})
-"""Metrics that are no share: written as they are, never as a percentage."""
-
-
 _CELL_ROWS = 50_000
 """Above this many rows, cells of like rows are resampled: 22 s for a million rows become under 1 s.
 """
-
-_MULTICLASS_NAMES = ("accuracy", "mcc", "macro_f1", "macro_recall")
-
-
-_NEED_BOTH = (
-    "balanced_accuracy",
-    "roc_auc",
-    "recall_at_1pct_fpr",
-    "recall_at_0_1pct_fpr",
-    "fpr_at_95_recall",
-    "length_only_auc",
-)
-
-
-def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """Return a share as "93.1%", with its interval as "93.1% (90.2-95.3)"."""
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.1%}"
-    return f"{value:.1%} ({low * 100:.1f}-{high * 100:.1f})"
-
-
-def figure_text(name: str, figure: Figure) -> str:
-    """Return a metric's figure with its interval, as percent unless it is none."""
-    if name not in NUMBERS:
-        return percent(figure.value, figure.low, figure.high)
-    if figure.value is None:
-        return "-"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +210,7 @@ def multiclass_metrics(
     undefined = f"defined for two classes only, this task has {len(label_names)}"
     return {
         name: _explained(name, figures[name], len(truth), len(truth))
-        if name in _MULTICLASS_NAMES
+        if METRICS[name].classes != "two"
         else _missing(len(truth), undefined)
         for name in METRIC_NAMES
     }
@@ -524,17 +446,8 @@ def _explained(
         reason = "no rows"
     elif name == "length_only_auc" and not has_lengths:
         reason = "text lengths were not given"
-    elif name in _NEED_BOTH:
-        reason = one_class_reason(positives, n)
     else:
-        reason = {
-            "precision": "no row is flagged at this threshold",
-            "recall": "no risky rows",
-            "pr_auc": "no risky rows",
-            "fpr": "no harmless rows",
-            "f1": "no risky rows and none flagged",
-            "mcc": "all rows have one label, or all get one verdict",
-        }[name]
+        reason = METRICS[name].undefined or one_class_reason(positives, n)
     return _missing(figure.n, reason)
 
 

@@ -17,6 +17,7 @@ from scipy import special
 
 from shield_engine.metrics.curves import ECE_BINS, bin_of, confusion
 from shield_engine.metrics.inputs import ratio
+from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import wilson
 
@@ -32,7 +33,6 @@ __all__ = ["BinaryScorer", "ConfusionScorer"]
 
 _FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
 _CLASS_LIMITS = "wilson limits of each class"
-_CONFUSION_BASED = ("f1", "mcc", "balanced_accuracy", "macro_f1", "macro_recall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class BinaryScorer:
             return self._figure(value, ends, "order statistics of the harmless scores")
         if not is_constant:
             return None
-        if name in _CONFUSION_BASED:
+        if METRICS[name].of == "verdicts":
             ends = _corners(name, self._cells(), self._present(), sizes, confidence)
             return self._figure(value, ends, _CLASS_LIMITS)
         if name in _FPR_LIMITS or name == "fpr_at_95_recall":

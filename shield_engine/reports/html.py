@@ -15,8 +15,7 @@ from markupsafe import Markup
 from shield_engine.gates import Judgement
 from shield_engine.hostile_text import visible
 from shield_engine.metrics.curves import roc_curve_points, threshold_sweep
-from shield_engine.metrics.figures import METRIC_HELP
-from shield_engine.reports.markdown import figure_text
+from shield_engine.metrics.table import METRICS, compared_names, figure_text
 from shield_engine.reports.report import ModeFigures, Report, leaves
 from shield_engine.reports.svg import (
     Bar,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["as_html"]
 
-_FOREST = ("recall", "fpr", "precision", "f1", "accuracy", "roc_auc", "macro_f1", "macro_recall")
 _BINS = 40
 _TEXT_LIMIT = 4_000
 
@@ -53,7 +51,7 @@ def as_html(report: Report) -> str:
         report=report,
         charts=_charts(report),
         figure=figure_text,
-        metric_help=METRIC_HELP,
+        metrics=METRICS,
         latency=_latency,
         gate_bar=_gate_bar,
         stamp=leaves(report.run.stamp),
@@ -89,10 +87,15 @@ def _has_both(view: ModeView) -> bool:
 
 def _forest(report: Report) -> Markup:
     items = []
-    for name in _FOREST:
+    shares = [
+        name
+        for name in compared_names(len(report.modes[0].view.label_names))
+        if METRICS[name].unit == "share"
+    ]
+    for name in shares:
         for series, one in enumerate(report.modes):
             figure = one.evaluation.metrics[name]
-            if figure.value is None or name not in report.metric_names:
+            if figure.value is None:
                 continue
             has_ends = figure.low is not None and figure.high is not None
             items.append(
@@ -102,7 +105,7 @@ def _forest(report: Report) -> Markup:
                     value=100 * figure.value,
                     low=100 * (figure.low or 0.0) if has_ends else None,
                     high=100 * (figure.high or 0.0) if has_ends else None,
-                    text=f"{one.title}, {name}: {figure_text(name, figure)}",
+                    text=f"{one.title}, {name}: {figure_text(name, figure, 'line')}",
                 )
             )
     return forest("Figures of each mode with 95% intervals", items)

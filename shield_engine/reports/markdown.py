@@ -8,11 +8,10 @@ from pathlib import Path
 from shield_engine.errors import ConfigError
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.hostile_text import fenced, markdown_text, visible
-from shield_engine.metrics.figures import NUMBERS
+from shield_engine.metrics.table import figure_text
 from shield_engine.reports.report import ModeFigures, Report, leaves
-from shield_engine.statistics import Figure
 
-__all__ = ["as_markdown", "figure_text", "gate_markdown", "replace_figures"]
+__all__ = ["as_markdown", "gate_markdown", "replace_figures"]
 
 _SIGNS = {
     Outcome.PASS: "✅",
@@ -100,21 +99,10 @@ def _unscored(report: Report) -> list[str]:
     return said
 
 
-def figure_text(name: str, figure: Figure) -> str:
-    """Return a figure with its interval and n: `93.1% (90.2 to 95.3), n 385`."""
-    if figure.value is None:
-        return f"- ({figure.reason})"
-    scale, unit, digits = (1.0, "", 3) if name in NUMBERS else (100.0, "%", 1)
-    text = f"{scale * figure.value:.{digits}f}{unit}"
-    if figure.low is not None and figure.high is not None:
-        text += f" ({scale * figure.low:.{digits}f} to {scale * figure.high:.{digits}f})"
-    return f"{text}, n {figure.n:,}"
-
-
 def _figures(report: Report) -> list[str]:
     names = report.metric_names
     rows = [
-        [name, *(markdown_text(figure_text(name, one.evaluation.metrics[name])) for one in report.modes)]
+        [name, *(markdown_text(figure_text(name, one.evaluation.metrics[name], 'line')) for one in report.modes)]
         for name in names
     ]  # fmt: skip
     rows += _counts(report.modes)
@@ -165,7 +153,7 @@ def _slices(report: Report) -> list[str]:
     names = list(report.slices[0].metrics)
     rows = [
         [markdown_text(one.column), markdown_text(one.value) or "(none)", f"{one.n:,}"]
-        + [markdown_text(figure_text(name, one.metrics[name])) for name in names]
+        + [markdown_text(figure_text(name, one.metrics[name], "line")) for name in names]
         for one in report.slices
     ]
     return _table(("Column", "Value", "Rows", *names), rows)

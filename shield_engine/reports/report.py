@@ -24,6 +24,7 @@ from shield_engine.decide.figures import (
 from shield_engine.gates import candidate_of, shown
 from shield_engine.hostile_text import redacted
 from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
+from shield_engine.metrics.table import RATES, figure_text, reported_names
 from shield_engine.policy import write_policies
 from shield_engine.statistics import Figure
 from shield_engine.types import Mode
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from shield_engine.store import DatasetInfo, RunInfo, Scores, Store
 
 __all__ = [
-    "BINARY_METRICS",
-    "MULTICLASS_METRICS",
     "ModeFigures",
     "Report",
     "SliceFigures",
@@ -48,15 +47,9 @@ __all__ = [
     "scored_rows",
 ]
 
-BINARY_METRICS = (
-    "recall", "fpr", "precision", "f1", "accuracy", "balanced_accuracy", "mcc", "roc_auc", "pr_auc",
-    "recall_at_1pct_fpr", "recall_at_0_1pct_fpr", "fpr_at_95_recall", "brier", "ece",
-)  # fmt: skip
-MULTICLASS_METRICS = ("accuracy", "macro_f1", "macro_recall", "mcc")
 
 _WORST = 5
 _MOST_VALUES = 12
-_SLICE_METRICS = ("recall", "fpr", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +138,7 @@ class Report:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that these classes have, in reading order."""
-        has_risk = self.modes[0].view.risk is not None
-        return BINARY_METRICS if has_risk else MULTICLASS_METRICS
+        return reported_names(len(self.modes[0].view.label_names))
 
     @property
     def sentence(self) -> str:
@@ -373,25 +365,16 @@ def _sentence(one: ModeFigures) -> str:
         return f"{one.title} flags {rate} of {result.n:,} rows; they have no labels.{speed}"
     if one.view.risk is None:
         return (
-            f"{one.title} gives {_share(metrics['accuracy'])} of "
+            f"{one.title} gives {figure_text('accuracy', metrics['accuracy'], 'words')} of "
             f"{metrics['accuracy'].n:,} rows the right label; macro F1 is "
-            f"{_share(metrics['macro_f1'])}.{speed}"
+            f"{figure_text('macro_f1', metrics['macro_f1'], 'words')}.{speed}"
         )
     parts = []
     for name, kind in (("recall", "risky"), ("fpr", "harmless")):
         figure = metrics[name]
         if figure.value is not None:
-            parts.append(f"{_share(figure)} of {figure.n:,} {kind} rows")
+            parts.append(f"{figure_text(name, figure, 'words')} of {figure.n:,} {kind} rows")
     return f"{one.title} flags {' and '.join(parts)}.{speed}"
-
-
-def _share(figure: Figure) -> str:
-    if figure.value is None:
-        return "-"
-    text = f"{100 * figure.value:.1f}%"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
 
 
 def _slices(
@@ -423,7 +406,7 @@ def _slice_metrics(
         figures = binary_metrics(
             view.labels[rows], view.risk[rows], view.threshold, groups=groups, resamples=0
         )
-        return {name: figures[name] for name in _SLICE_METRICS}
+        return {name: figures[name] for name in RATES}
     figures = multiclass_metrics(
         view.labels[rows], view.probabilities[rows], view.label_names, groups=groups, resamples=0
     )

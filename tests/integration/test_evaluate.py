@@ -24,7 +24,7 @@ from shield_engine.evaluate import (
     evaluate_suite,
     load_suite,
 )
-from shield_engine.metrics.figures import METRIC_NAMES
+from shield_engine.metrics.table import METRIC_NAMES
 from shield_engine.settings import Settings, bundled
 from shield_engine.store import Store
 from shield_engine.types import LABELS, Mode, Task

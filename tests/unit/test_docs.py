@@ -24,7 +24,7 @@ from shield_engine import anonymizer, errors, settings
 from shield_engine.cli.app import app
 from shield_engine.config import MLConfig, ScannerConfig
 from shield_engine.heuristics import Rule, bundled_rules, load_rules
-from shield_engine.metrics.figures import METRIC_NAMES
+from shield_engine.metrics.table import METRIC_NAMES
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.scanners import KINDS
 from shield_engine.types import LABELS, Mode, Task, Variant

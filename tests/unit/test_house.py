@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shield_engine.metrics.figures import METRIC_NAMES
+from shield_engine.metrics.table import METRIC_NAMES
 from tests import house
 
 TREE = {

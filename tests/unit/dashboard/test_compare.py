@@ -21,9 +21,7 @@ from dashboard.compare.tables import (
     lattice_frame,
     load_frame,
     matrix_of,
-    metric_names,
     mode_options,
-    points_text,
     policy_options,
     ratio_text,
     run_options,
@@ -37,6 +35,7 @@ from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import ModeView, mode_view
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import lattice
+from shield_engine.metrics.table import compared_names, figure_text
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.store import RunInfo, Scores
@@ -159,10 +158,12 @@ def test_headline_of_one_row_and_of_one_candidate() -> None:
 
 def test_points_and_ratios_are_written_with_their_intervals() -> None:
     """Differences are in points but MCC, which is no share; what is missing is a dash."""
-    assert points_text("f1", Figure(0.031, 0.012, 0.05, 9)) == "+3.1 (+1.2 to +5.0)"
-    assert points_text("mcc", Figure(-0.031, -0.05, 0.012, 9)) == "-0.031 (-0.050 to +0.012)"
-    assert points_text("f1", Figure(0.0, None, None, 9)) == "+0.0"
-    assert points_text("f1", Figure(None, None, None, 9)) == "-"
+    assert figure_text("f1", Figure(0.031, 0.012, 0.05, 9), "change") == "+3.1 (+1.2 to +5.0)"
+    assert (
+        figure_text("mcc", Figure(-0.031, -0.05, 0.012, 9), "change") == "-0.031 (-0.050 to +0.012)"
+    )
+    assert figure_text("f1", Figure(0.0, None, None, 9), "change") == "+0.0"
+    assert figure_text("f1", Figure(None, None, None, 9), "change") == "-"
     assert ratio_text(LatencyRatio(95, 1, 2.1, 2.1, 1.9, 2.4, 9)) == "2.1 x (1.9-2.4)"
     assert ratio_text(LatencyRatio(95, None, None, None, None, None, 0)) == "-"
 
@@ -173,7 +174,7 @@ def test_points_and_ratios_are_written_with_their_intervals() -> None:
 def test_every_table_marks_the_baseline_and_tells_the_others_apart_from_it() -> None:
     """Figures have every line, differences the others'; latency and load mark the baseline."""
     found = compared()
-    names = metric_names(found)
+    names = compared_names(len(found.label_names))
     others = ["ML", "Hybrid", "Both"]
     assert standing_frame(found, names)["Candidate"].tolist() == ["Heuristic", *others]
     deltas = delta_frame(found, names)
@@ -265,7 +266,7 @@ def test_matrix_leaves_out_rows_without_label_or_score() -> None:
 def test_figures_are_drawn_for_any_labels(labels: list[int]) -> None:
     """Charts of one class, or none, are drawn as far as they mean something."""
     found = compared(labels)
-    names, styles = metric_names(found), compare_charts.looks(KEYS)
+    names, styles = compared_names(len(found.label_names)), compare_charts.looks(KEYS)
     assert len(compare_charts.candidate_forest(found, styles, names).data) == 4
     assert len(compare_charts.difference_forest(found, styles, names).data) == 3
     assert compare_charts.latency_chart(found).data[0].y[0] == 1.0
@@ -278,7 +279,7 @@ def test_forest_of_differences_shows_what_is_decided() -> None:
     """Filled: decided; open: not; with a dot: no test. Every mark says so on hover."""
     found = compared()
     forest = compare_charts.difference_forest(
-        found, compare_charts.looks(KEYS), metric_names(found)
+        found, compare_charts.looks(KEYS), compared_names(len(found.label_names))
     )
     ml = forest.data[0]
     said = {
@@ -288,7 +289,9 @@ def test_forest_of_differences_shows_what_is_decided() -> None:
     assert said["Recall"] == ("circle", ", decided")
     assert said["F1"] == ("circle-open-dot", ", not tested")
     same = compared(heuristic=RIGHT)
-    forest = compare_charts.difference_forest(same, compare_charts.looks(KEYS), metric_names(same))
+    forest = compare_charts.difference_forest(
+        same, compare_charts.looks(KEYS), compared_names(len(same.label_names))
+    )
     assert forest.data[0].marker.symbol[0] == "circle-open"
 
 

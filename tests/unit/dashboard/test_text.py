@@ -20,8 +20,9 @@ from dashboard.text import (
     segments,
     visible,
 )
-from shield_engine.metrics.figures import Figure, figure_text, percent
+from shield_engine.metrics.table import figure_text, percent
 from shield_engine.runs.execution import Progress
+from shield_engine.statistics import Figure
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -14,7 +14,6 @@ from shield_engine.config import Bands
 from shield_engine.decide.candidates import Candidate
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.gates import (
-    METRICS,
     Gate,
     GateOutcome,
     Judgement,
@@ -27,6 +26,7 @@ from shield_engine.gates import (
     write_gate,
 )
 from shield_engine.metrics.figures import binary_metrics, paired_binary_metrics
+from shield_engine.metrics.table import METRICS
 from shield_engine.policy import Policy
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.store import RunInfo, Store
