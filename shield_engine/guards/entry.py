@@ -8,20 +8,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
+from shield_engine.documents import Check, Constraint
+from shield_engine.errors import ConfigError
 from shield_engine.types import Task, Variant
 
 __all__ = ["Guard", "GuardEntry", "HttpEntry", "OnnxEntry", "PythonEntry", "Reply"]
 
+_SECRET_HEADERS = frozenset(
+    {"authorization", "x-api-key", "api-key", "ocp-apim-subscription-key", "cookie"}
+)
 _NOT_DECIDING = frozenset(
     {"headers", "timeout_s", "concurrency", "per_second", "price_per_1000", "languages",
      "longest_text", "threshold", "batch"}
 )  # fmt: skip
 """Fields that change no score: another key, price or speed is still the same guard."""
+
+_SHARE = Constraint("is a number in 0..1, got {value!r}", lambda share: 0 <= share <= 1)
+_NOT_BELOW_0 = Constraint("is a number from 0, got {value!r}", lambda value: 0 <= value < math.inf)
+_ABOVE_0 = Constraint("is a number above 0, got {value!r}", lambda value: 0 < value < math.inf)
+_COUNT = Constraint(
+    "is a whole number from 1 to 1,000,000, got {value!r}", lambda n: 0 < n <= 10**6
+)
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"is an address http://... or https://..., got {url!r}")
+    if parts.username or parts.password:
+        raise ValueError("holds a password; put it into headers as env:NAME")
+    return url
+
+
+def _secretless(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if name.lower() in _SECRET_HEADERS and "env:" not in value:
+            raise ValueError(
+                f"has {name} written out; write env:NAME and set that variable instead"
+            )
+    return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +108,20 @@ class GuardEntry:
     name: str
     task: Task
     version: str = ""
-    threshold: float = 0.5
-    price_per_1000: float = 0.0
-    timeout_s: float = 10.0
-    concurrency: int = 1
-    per_second: float | None = None
-    batch: int = 1
+    threshold: Annotated[float, _SHARE] = 0.5
+    price_per_1000: Annotated[float, _NOT_BELOW_0] = 0.0
+    timeout_s: Annotated[float, _ABOVE_0] = 10.0
+    concurrency: Annotated[int, _COUNT] = 1
+    per_second: Annotated[float | None, _ABOVE_0] = None
+    batch: Annotated[int, _COUNT] = 1
     languages: tuple[str, ...] = ()
-    longest_text: int | None = None
+    longest_text: Annotated[int | None, _COUNT] = None
 
-    kind: Literal["http", "python", "onnx", "scores"] = field(init=False, default="scores")
+    kind: ClassVar[str] = "scores"
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"a guard needs a name on one line, got {self.name!r}")
 
     @property
     def title(self) -> str:
@@ -112,17 +147,37 @@ class HttpEntry(GuardEntry):
         score: JMESPath of the risk, 0..1; of a batch, of the list of risks.
         verdict: JMESPath of a verdict instead of a risk.
         flagged: Verdicts that mean risky; their risk is 1, that of all others 0.
+        range: What the service's scores run from and to; they are stretched to 0..1.
         attempts: Tries of a call that failed for a passing reason.
     """
 
-    url: str
+    url: Annotated[str, Check(_address)]
     body: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Annotated[Mapping[str, str], Check(_secretless)] = field(default_factory=dict)
     score: str | None = None
     verdict: str | None = None
     flagged: tuple[Any, ...] = ()
-    attempts: int = 5
-    kind: Literal["http", "python", "onnx", "scores"] = field(init=False, default="http")
+    range: tuple[float, float] = (0.0, 1.0)
+    attempts: Annotated[int, _COUNT] = 5
+    kind: ClassVar[str] = "http"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.score is None) == (self.verdict is None):
+            raise ConfigError(
+                f"guard {self.name}: needs either score (JMESPath of a risk) or verdict with flagged"
+            )
+        if self.verdict is not None and not self.flagged:
+            raise ConfigError(
+                f"guard {self.name}: verdict needs flagged, the values that are risky"
+            )
+        if not self.range[0] < self.range[1]:
+            raise ConfigError(f"guard {self.name}: range is [lowest, highest], got {self.range}")
+        mark = "{text}" if self.batch == 1 else "{texts}"
+        if mark not in json.dumps(self.body):
+            raise ConfigError(f"guard {self.name}: body has no {mark}, so no text would be sent")
+        if self.task is Task.SENTIMENT:
+            raise ConfigError(f"guard {self.name}: sentiment needs three scores; use kind python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +187,21 @@ class PythonEntry(GuardEntry):
     Attributes:
         callable: `package.module:attribute`; called with a text, gives a risk, a probability for
             each label, or a mapping of label to probability.
-        options: Keyword arguments of an adapter that makes the function.
+        factory: True: it is called once, without a text, and returns the function.
+        options: Keyword arguments of that call.
         thread_safe: False: one call at a time.
     """
 
     callable: str
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    factory: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     thread_safe: bool = True
-    kind: Literal["http", "python", "onnx", "scores"] = field(init=False, default="python")
+    kind: ClassVar[str] = "python"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.options and not self.factory:
+            raise ConfigError(f"guard {self.name}: options are for a factory; add factory = true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +215,7 @@ class OnnxEntry(GuardEntry):
 
     model: str
     variant: Variant = Variant.INT8
-    kind: Literal["http", "python", "onnx", "scores"] = field(init=False, default="onnx")
+    kind: ClassVar[str] = "onnx"
 
 
 def _plain(value: Any) -> Any:

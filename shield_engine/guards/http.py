@@ -204,9 +204,10 @@ class HttpGuard:
             return float(value in self.entry.flagged)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"what stands at {expression} is {type(value).__name__}, not a number"
-        if not 0 <= value <= 1:  # also where it is NaN
-            return f"the score {value} at {expression} is not in 0..1"
-        return float(value)
+        low, high = self.entry.range
+        if not low <= value <= high:  # also where it is NaN
+            return f"the score {value} at {expression} is not in {low:g}..{high:g}"
+        return (value - low) / (high - low)
 
 
 class _BadAnswerError(Exception):

@@ -135,7 +135,7 @@ def _function_of(entry: PythonEntry) -> Callable[[str], Any]:
     where = f"guard {entry.name}: callable {entry.callable!r}"
     try:
         target = _imported(entry.callable)
-        function = target(**entry.options) if entry.options else target
+        function = target(**entry.options) if entry.factory else target
     except ImportError as error:
         raise ConfigError(
             f"{where} cannot be imported: {error}; install the package it lies in"
