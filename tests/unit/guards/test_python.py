@@ -78,7 +78,7 @@ def test_a_guard_that_hangs_stops_early() -> None:
         ("no_such_package.x:y", "cannot be imported: No module named 'no_such_package'"),
         (f"{HERE}:nothing", "is not there: module"),
         (f"{HERE}:NOT_CALLABLE", "is int, which cannot be called"),
-        ("unknown", "is not there: 'no installed package offers it; offered: none'"),
+        ("unknown", "is not there: no installed package offers it; offered: none"),
     ],
 )
 def test_a_callable_that_is_not_there_is_refused(name: str, message: str) -> None:
