@@ -32,6 +32,7 @@ from shield_engine.datasets import (
 from shield_engine.datasets.labels import class_of
 from shield_engine.evaluate import store_rows
 from shield_engine.store import DatasetInfo
+from shield_engine.store.rows import dataset_page
 from shield_engine.types import LABELS, Task
 
 IMPORT, STORED = "Import a file", "Stored datasets"
@@ -348,27 +349,27 @@ def show_rows(info: DatasetInfo) -> None:
     )
     if search:
         st.caption("The first 50 rows that contain it, without regard to case.")
-        rows = store.page(info.dataset_id, search=search, limit=PAGE_ROWS)
+        rows = dataset_page(store, info.dataset_id, search=search, limit=PAGE_ROWS)
     else:
         offset = paged(info.rows, key="row_page", size=PAGE_ROWS)
-        rows = store.page(info.dataset_id, offset=offset, limit=PAGE_ROWS)
+        rows = dataset_page(store, info.dataset_id, offset=offset, limit=PAGE_ROWS)
     if not rows:
         st.caption("No row contains it.")
         return
     st.dataframe(rows_frame(rows, info.task), hide_index=True, height=380, alt="Rows")
-    indexes = [row["row_index"] for row in rows]
+    indexes = [row.row_index for row in rows]
     chosen = st.selectbox(
         "Read a row whole", indexes, format_func=lambda index: f"Row {index + 1}", key="row_whole"
     )
     row = rows[indexes.index(chosen)]
-    if row["text"] is not None:
-        show_text(row["text"])
+    if row.text is not None:
+        show_text(row.text)
 
 
 def show_removal(info: DatasetInfo) -> None:
     """Offer to drop the texts, or everything; both ask first."""
     store = resources().store
-    used = {run.run_id for run in store.runs(info.dataset_id)}
+    used = {run.run_id for run in store.runs.all(info.dataset_id)}
     is_busy = any(job.run_id in used for job in resources().worker.active())
     with st.container(horizontal=True):
         if st.button("New run", icon=":material/play_arrow:", key="run_this", disabled=info.purged):
@@ -382,12 +383,12 @@ def show_removal(info: DatasetInfo) -> None:
                 "the file when LLM Shield next starts."
             )
             if st.button("Purge the texts", key="purge", type="primary"):
-                store.purge_texts(info.dataset_id)
+                store.datasets.purge_texts(info.dataset_id)
                 st.rerun()
         with st.popover("Delete", disabled=is_busy, icon=":material/delete:"):
             st.write(f"Drops the dataset with its {len(used):,} runs and their scores for good.")
             if st.button("Delete this dataset", key="delete_dataset", type="primary"):
-                store.delete_dataset(info.dataset_id)
+                store.datasets.delete(info.dataset_id)
                 st.rerun()
 
 
@@ -429,7 +430,7 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
 
 
 page_title("Datasets", "Files become immutable versions; every row is imported or accounted for.")
-stored = {info.dataset_id: info for info in resources().store.datasets()}
+stored = {info.dataset_id: info for info in resources().store.datasets.all()}
 # A widget's own key cannot be set after it was drawn, so a finished import leaves word here.
 if "next_view" in st.session_state:
     st.session_state["view"] = st.session_state.pop("next_view")

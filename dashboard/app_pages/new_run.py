@@ -156,11 +156,11 @@ def begin(dataset: DatasetInfo, spec: RunSpec) -> None:
 def show_watched(run_id: str) -> None:
     """Show the run started last, and where to go when it is done."""
     store = resources().store
-    if run_id not in {run.run_id for run in store.runs()}:
+    if run_id not in {run.run_id for run in store.runs.all()}:
         return
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     with st.container(border=True):
-        trial = " (trial)" if run.rows < store.dataset(run.dataset_id).rows else ""
+        trial = " (trial)" if run.rows < store.datasets.find(run.dataset_id).rows else ""
         st.markdown(f"**Run {run_id}{trial}**")
         watch_run(run_id, key="new_run")
         if run.status == RunStatus.DONE and st.button(
@@ -170,7 +170,7 @@ def show_watched(run_id: str) -> None:
 
 
 page_title("New run", "Score every row of a dataset once; compare modes and thresholds afterwards.")
-datasets = {info.dataset_id: info for info in resources().store.datasets() if not info.purged}
+datasets = {info.dataset_id: info for info in resources().store.datasets.all() if not info.purged}
 if not datasets:
     empty_state(
         "There is no dataset to score yet",

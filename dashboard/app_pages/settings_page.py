@@ -81,7 +81,7 @@ def show_removal() -> None:
     """Offer to drop a dataset's prompts, or a dataset."""
     held = resources()
     st.subheader("Stored texts", anchor=False)
-    datasets = {info.dataset_id: info for info in held.store.datasets()}
+    datasets = {info.dataset_id: info for info in held.store.datasets.all()}
     if not datasets:
         st.caption("No dataset is stored, so there is no text to purge.")
         return
@@ -108,13 +108,13 @@ def show_removal() -> None:
             )
             if st.button("Purge the texts", key="settings_purge", type="primary"):
                 with errors_shown("The texts were not purged"):
-                    held.store.purge_texts(chosen)
+                    held.store.datasets.purge_texts(chosen)
                     st.rerun()
         with st.popover("Delete it", disabled=is_busy, icon=":material/delete:"):
             st.write("Drops the dataset with its runs and their scores for good.")
             if st.button("Delete the dataset", key="settings_delete", type="primary"):
                 with errors_shown("The dataset was not deleted"):
-                    held.store.delete_dataset(chosen)
+                    held.store.datasets.delete(chosen)
                     st.rerun()
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from dashboard.text import TASK_TITLES, clock, visible
 from shield_engine.datasets import Sniffed
-from shield_engine.store import DatasetInfo
+from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.types import LABELS, Task
 
 __all__ = ["datasets_frame", "preview_frame", "rows_frame"]
@@ -36,17 +35,17 @@ def datasets_frame(datasets: Iterable[DatasetInfo]) -> pd.DataFrame:
     )
 
 
-def rows_frame(rows: Sequence[Mapping[str, Any]], task: Task) -> pd.DataFrame:
+def rows_frame(rows: Sequence[StoredRow], task: Task) -> pd.DataFrame:
     """Return a page of a dataset's rows, hidden characters written out."""
     return pd.DataFrame(
         [
             {
-                "Row": row["row_index"] + 1,
-                "Id": visible(row["row_id"]),
-                "Text": "(purged)" if row["text"] is None else visible(row["text"]),
-                "Label": "" if row["label"] is None else LABELS[task][row["label"]],
-                "Characters": row["chars"],
-                "Slices": _slices(row["slices"]),
+                "Row": row.row_index + 1,
+                "Id": visible(row.row_id),
+                "Text": "(purged)" if row.text is None else visible(row.text),
+                "Label": "" if row.label is None else LABELS[task][row.label],
+                "Characters": row.chars,
+                "Slices": _slices(row.slices),
             }
             for row in rows
         ],

@@ -72,7 +72,7 @@ class Subject:
 def choose_subject(run: RunInfo) -> Subject:
     """Let the user choose mode or policy, threshold, and whether corrected labels count."""
     store, limits = resources().store, dict(balanced(run))
-    info = store.dataset(run.dataset_id)
+    info = store.datasets.find(run.dataset_id)
     options = judge_options(run, limits, policies(store))
     left, middle, right = st.columns([5, 3, 4], vertical_alignment="bottom")
     with left:

@@ -5,8 +5,6 @@ Cached functions take values. Counts that annotations can change take their numb
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from dashboard.state import RunKey, resources, scores
@@ -19,6 +17,7 @@ from shield_engine.review.corrections import (
     with_neighbours,
 )
 from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
+from shield_engine.store import StoredRow
 from shield_engine.store.rows import (
     Classes,
     ErrorCounts,
@@ -30,7 +29,7 @@ from shield_engine.store.rows import (
     judged_classes,
     judged_rows,
     row_choices,
-    row_contents,
+    stored_rows,
 )
 
 __all__ = [
@@ -72,10 +71,10 @@ def choices(key: RunKey) -> RowChoices:
     return row_choices(resources().store, key.run_id)
 
 
-def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, dict[str, Any]]:
+def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, StoredRow]:
     """Return id, text, label and rules of some rows by row index."""
-    rows = row_contents(resources().store, dataset_id, indexes, run_id)
-    return {row["row_index"]: row for row in rows}
+    rows = stored_rows(resources().store, dataset_id, indexes, run_id)
+    return {row.row_index: row for row in rows}
 
 
 @st.cache_resource(max_entries=2, show_spinner="Comparing texts")
@@ -88,13 +87,13 @@ def index_of(dataset_id: str, is_purged: bool) -> NeighbourIndex | None:
 def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
     """Return a run's suspected label errors, ranked with their neighbours where texts are there."""
     store = resources().store
-    run = store.run(key.run_id)
+    run = store.runs.find(key.run_id)
     found = label_suspects(scores(key))
     index = index_of(run.dataset_id, is_purged) if found else None
     if index is None:
         return found
-    rows = row_contents(store, run.dataset_id, [suspect.row_index for suspect in found])
-    return with_neighbours(found, index, {row["row_index"]: row["text"] for row in rows})
+    rows = stored_rows(store, run.dataset_id, [suspect.row_index for suspect in found])
+    return with_neighbours(found, index, {row.row_index: row.text or "" for row in rows})
 
 
 @st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")

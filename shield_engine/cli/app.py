@@ -403,7 +403,9 @@ def bench(
                     "the store is held by another process; this benchmark was not kept (use --json)"
                 )
             else:
-                opened.add_benchmark(document)
+                from shield_engine.store.library import save_benchmark
+
+                save_benchmark(opened, document)
 
 
 @app.command()
@@ -422,7 +424,7 @@ def datasets() -> None:
             "imported (UTC)",
             title="Stored",
         )
-        for info in opened.datasets():
+        for info in opened.datasets.all():
             table.add_row(
                 info.dataset_id, printable(info.title), info.task.value, f"{info.rows:,}", f"{info.labelled:,}",
                 f"{info.quarantined:,}", f"{info.created_at:%Y-%m-%d %H:%M}",
@@ -527,7 +529,7 @@ def runs(
     settings = Settings.from_env()
     with Store.open(settings.store_path) as store:
         if delete is not None:
-            store.delete_run(delete)
+            store.runs.delete(delete)
             note(f"run {delete} is gone")
         if resume is not None:
             shield = open_shield(settings)
@@ -548,8 +550,8 @@ def runs(
             "seconds",
             "started (UTC)",
         )
-        names = {info.dataset_id: info.title for info in store.datasets()}
-        for run in store.runs():
+        names = {info.dataset_id: info.title for info in store.datasets.all()}
+        for run in store.runs.all():
             table.add_row(
                 run.run_id, printable(names.get(run.dataset_id, "")), run.task.value, "+".join(run.parts),
                 f"{run.model_id} {run.variant}" if run.model_id else "", run.status,

@@ -187,7 +187,7 @@ def report(
             outcome = judge(
                 store, asked, judged, thresholds_of=thresholds_of, baseline=against, seed=seed
             )
-        run = store.run(run_id)
+        run = store.runs.find(run_id)
         found = build_report(
             store,
             judged,
@@ -257,7 +257,7 @@ def _sides(
     """Return what is judged and what it is compared with."""
     from shield_engine.gates import baseline_of, candidate_of
 
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     judged = candidate_of(
         run,
         thresholds_of(run),
@@ -266,7 +266,7 @@ def _sides(
     )
     if baseline is None and baseline_policy is None:
         return judged, None
-    other = store.run(baseline or run_id)
+    other = store.runs.find(baseline or run_id)
     if baseline_policy is not None:
         named = _policy_for(baseline_policy, other.task)
         return judged, candidate_of(other, thresholds_of(other), policy=named)

@@ -25,11 +25,8 @@ from shield_engine.statistics.resampling import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 __all__ = [
     "LatencyRatio",

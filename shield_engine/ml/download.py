@@ -28,8 +28,6 @@ from shield_engine.errors import ArtifactError
 from shield_engine.ml.sources import LOOPBACK, Source, parse_source
 
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-
     import httpx
 
     from shield_engine.ml.registry import ModelEntry
@@ -65,11 +63,11 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one source asks for: use a local file, unpack a local archive, or download."""
+    """What one source asks for: use the file at `path`, unpack that archive, or download."""
 
     action: Literal["use", "unpack", "download", "impossible"]
     source: Source
-    path: Path | None = None
+    path: Path = Path()
     reason: str = ""
 
 
@@ -92,21 +90,36 @@ def _step(source: Source, root: Path, *, offline: bool) -> Step:
     else:
         package, _, inside = source.location.partition("/")
         spec = importlib.util.find_spec(package)  # finds it without running its code
-        places = [Path(folder) / inside for folder in _folders(spec)]
+        folders = (spec and spec.submodule_search_locations) or ()
+        places = [Path(folder) / inside for folder in folders]
         if not places:
-            return Step(
-                "impossible",
-                source,
-                reason=f"Python package {package} is not installed; install it",
-            )
+            reason = f"Python package {package} is not installed; install it"
+            return Step("impossible", source, reason=reason)
         path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
         return Step("impossible", source, reason=f"{path} is not a file")
     return Step("unpack" if source.member else "use", source, path)
 
 
-def _folders(spec: ModuleSpec | None) -> Sequence[str]:
-    return (spec.submodule_search_locations or ()) if spec else ()
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One registered file: what it is called in a message, where it may be, what it must be."""
+
+    name: str
+    sources: tuple[str, ...]
+    sha256: str
+    root: Path
+    limit: int = _TOKENIZER_LIMIT_BYTES
+
+    @classmethod
+    def model(cls, entry: ModelEntry) -> _Wanted:
+        name = f"model {entry.id} {entry.variant.value}"
+        return cls(name, entry.sources, entry.sha256, entry.root, entry.size_bytes)
+
+    @classmethod
+    def tokenizer(cls, entry: ModelEntry) -> _Wanted:
+        name = f"tokenizer of {entry.id} {entry.variant.value}"
+        return cls(name, entry.tokenizer_sources, entry.tokenizer_sha256, entry.root)
 
 
 class ArtifactStore:
@@ -143,19 +156,8 @@ class ArtifactStore:
             ArtifactError: No source gave the registered file; the message says why, source by
                 source.
         """
-        what = f"{entry.id} {entry.variant.value}"
-        tokenizer = self._file(
-            f"tokenizer of {what}",
-            entry.tokenizer_sources,
-            entry.tokenizer_sha256,
-            entry.root,
-            None,
-            None,
-        )
-        model = self._file(
-            f"model {what}", entry.sources, entry.sha256, entry.root, entry.size_bytes, progress
-        )
-        return ModelFiles(model, tokenizer)
+        tokenizer = self._file(_Wanted.tokenizer(entry), None)
+        return ModelFiles(self._file(_Wanted.model(entry), progress), tokenizer)
 
     def built_path(self, entry: ModelEntry) -> Path:
         """Return where the file of an entry that is built here belongs.
@@ -174,50 +176,37 @@ class ArtifactStore:
 
     def is_present(self, entry: ModelEntry) -> bool:
         """Return whether both files are here already, so that `fetch` would download nothing."""
-
-        def has_local(sources: Sequence[str], sha256: str) -> bool:
-            return any(
-                step.action == "use" or self._kept(step, sha256) is not None
-                for step in plan(sources, entry.root, offline=True)
+        return all(
+            any(
+                step.action == "use" or self._cached(step, wanted.sha256) is not None
+                for step in plan(wanted.sources, wanted.root, offline=True)
             )
-
-        return has_local(entry.sources, entry.sha256) and has_local(
-            entry.tokenizer_sources, entry.tokenizer_sha256
+            for wanted in (_Wanted.model(entry), _Wanted.tokenizer(entry))
         )
 
-    def _file(
-        self,
-        what: str,
-        sources: Sequence[str],
-        sha256: str,
-        root: Path,
-        size_bytes: int | None,
-        progress: Progress | None,
-    ) -> Path:
-        steps = plan(sources, root, offline=self.offline)
+    def _file(self, wanted: _Wanted, progress: Progress | None) -> Path:
+        steps = plan(wanted.sources, wanted.root, offline=self.offline)
         failures: list[str] = []
-        for step, written in zip(steps, sources, strict=True):
+        for step, written in zip(steps, wanted.sources, strict=True):
             try:
-                kept = self._kept(step, sha256)
-                if kept is not None:
-                    return kept
+                cached = self._cached(step, wanted.sha256)
+                if cached is not None:
+                    return cached
                 if step.action == "impossible":
                     raise ArtifactError(step.reason)
                 if step.action == "use":
-                    assert step.path is not None  # noqa: S101 - `plan` gives local steps a path
-                    self._verify(step.path, sha256)
+                    self._verify(step.path, wanted.sha256)
                     return step.path
-                return self._obtain(step, sha256, size_bytes, progress)
+                return self._obtain(step, wanted, progress)
             except ArtifactError as error:
                 failures.append(f"{written}: {error}")
-                logger.warning("%s: source %s failed: %s", what, written, error)
+                logger.warning("%s: source %s failed: %s", wanted.name, written, error)
         raise ArtifactError(
-            f"{what} could not be had; "
-            + "; ".join(failures)
-            + ". Restore the file or correct the registry's source or SHA-256"
+            f"{wanted.name} could not be had; {'; '.join(failures)}. Restore the file or correct "
+            "the registry's source or SHA-256"
         )
 
-    def _kept(self, step: Step, sha256: str) -> Path | None:
+    def _cached(self, step: Step, sha256: str) -> Path | None:
         """Return the copy that an earlier fetch wrote, if it is still the registered file."""
         if step.source.kind not in {"url", "built"} and step.source.member is None:
             return None
@@ -237,62 +226,50 @@ class ArtifactStore:
         name = PurePosixPath(source.member or urlsplit(source.location).path).name
         return self.cache_dir / sha256 / re.sub(r"[^\w.-]", "_", name)
 
-    def _obtain(
-        self, step: Step, sha256: str, size_bytes: int | None, progress: Progress | None
-    ) -> Path:
+    def _obtain(self, step: Step, wanted: _Wanted, progress: Progress | None) -> Path:
         """Return the file of a step that writes into the cache."""
-        target = self._target(step.source, sha256)
+        target = self._target(step.source, wanted.sha256)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target.with_name(target.name + ".lock")):
-                return self._write(step, target, sha256, size_bytes, progress)
+                if target.is_file() and self._digest(target) == wanted.sha256:
+                    return target  # another process was faster
+                if step.source.member is None:
+                    part = target.with_name(f"{target.name}.part")
+                    self._download(step.source, part, wanted.sha256, wanted.limit, progress)
+                    return self._publish(part, target, wanted.sha256)
+                return self._extract(step, step.source.member, target, wanted, progress)
         except OSError as error:
             raise ArtifactError(
                 f"{target} cannot be written ({error.strerror or error}); free some space or set "
                 "SHIELD_HOME to another folder"
             ) from error
 
-    def _write(
-        self,
-        step: Step,
-        target: Path,
-        sha256: str,
-        size_bytes: int | None,
-        progress: Progress | None,
+    def _extract(
+        self, step: Step, member: str, target: Path, wanted: _Wanted, progress: Progress | None
     ) -> Path:
-        if target.is_file() and self._digest(target) == sha256:  # another process was faster
-            return target
-        if step.action == "unpack":
-            assert step.path is not None  # noqa: S101 - `plan` gives local steps a path
-            archive = step.path
-        else:
-            name = target.name if step.source.member is None else f"{target.name}.archive"
-            limit = size_bytes or _TOKENIZER_LIMIT_BYTES
-            if step.source.member is not None:
-                limit += _ARCHIVE_SLACK_BYTES
-            part = target.with_name(f"{name}.part")
-            if step.source.member is not None:
-                # An archive has no hash of its own, so what an earlier process left cannot be
-                # told from what the server has now.
-                part.unlink(missing_ok=True)
-            self._download(step.source, part, sha256, limit, progress)
-            if step.source.member is None:
-                return self._publish(part, target, sha256)
-            archive = part
-        member = step.source.member
-        assert member is not None  # noqa: S101 - only archives come here
+        """Return the file that is a member of an archive, which is downloaded if it is not here."""
+        is_download = step.action == "download"
+        archive = step.path
+        if is_download:
+            archive = target.with_name(f"{target.name}.archive.part")
+            # An archive has no hash of its own, so what an earlier process left cannot be told
+            # from what the server has now.
+            archive.unlink(missing_ok=True)
+            limit = wanted.limit + _ARCHIVE_SLACK_BYTES
+            self._download(step.source, archive, wanted.sha256, limit, progress)
         unpacked = target.with_name(f"{target.name}.part")
         kind = ".zip" if step.source.location.endswith(".zip") else ".tar.gz"
         try:
-            _unpack(archive, kind, member, unpacked, size_bytes or _TOKENIZER_LIMIT_BYTES)
-            return self._publish(unpacked, target, sha256)
+            _unpack(archive, kind, member, unpacked, wanted.limit)
+            return self._publish(unpacked, target, wanted.sha256)
         except ArtifactError:
             unpacked.unlink(missing_ok=True)
-            if step.action == "download" and archive.exists():
+            if is_download and archive.exists():
                 _set_aside(archive, target)
             raise
         finally:
-            if step.action == "download":
+            if is_download:
                 archive.unlink(missing_ok=True)
 
     def _publish(self, part: Path, target: Path, sha256: str) -> Path:
@@ -306,7 +283,8 @@ class ArtifactStore:
             )
         os.replace(part, target)
         _sync_folder(target.parent)
-        self._remember(target, actual)
+        with self._lock:
+            self._digests[_identity(target)] = actual
         return target
 
     def _verify(self, path: Path, sha256: str) -> None:
@@ -327,10 +305,6 @@ class ArtifactStore:
             with self._lock:
                 self._digests[key] = known
         return known
-
-    def _remember(self, path: Path, digest: str) -> None:
-        with self._lock:
-            self._digests[_identity(path)] = digest
 
     def _download(
         self, source: Source, part: Path, sha256: str, limit: int, progress: Progress | None
@@ -456,11 +430,10 @@ def _unpack(archive: Path, kind: str, member: str, target: Path, limit: int) -> 
         else:
             with tarfile.open(archive, "r:gz") as bundle:
                 entry = bundle.getmember(member)
-                if not entry.isreg():
+                content = bundle.extractfile(entry) if entry.isreg() else None
+                if content is None:
                     raise ArtifactError(f"{member} in the archive is not a regular file")
-                stream_or_none = bundle.extractfile(entry)
-                assert stream_or_none is not None  # noqa: S101 - a regular file has a stream
-                with stream_or_none as stream:
+                with content as stream:
                     _copy(stream, target, limit)
     except KeyError as error:
         raise ArtifactError(f"the archive has no file {member}") from error

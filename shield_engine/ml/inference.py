@@ -14,7 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from shield_engine.errors import ConfigError, InferenceError
 from shield_engine.ml.loader import LoadedModel, WindowLogits
 from shield_engine.ml.registry import ModelEntry
-from shield_engine.ml.tokenizer import Window
+from shield_engine.ml.tokenizer import Place, Window
 from shield_engine.types import LABELS
 
 __all__ = ["InferenceEngine", "MLScore", "WindowScore"]
@@ -60,19 +63,13 @@ class WindowScore:
     """One window's part of a score; small, so that millions of characters stay cheap.
 
     Attributes:
+        place: Where the window lies in the text.
         probabilities: In the order of `LABELS[task]`, shape (n_classes,).
-        start: First character of the window.
-        end: The one after its last.
-        tokens: Tokens of the window, special ones not counted.
-        fresh: Tokens that the window before did not have.
         infer_ms: Time in the model.
     """
 
+    place: Place
     probabilities: NDArray[np.float64]
-    start: int
-    end: int
-    tokens: int
-    fresh: int
     infer_ms: float
 
 
@@ -107,7 +104,6 @@ class InferenceEngine:
         self._timeout_s = timeout_s
         self._reduce = _Reduction(model.entry)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"infer-{model.entry.id}")
-        self._watchdog = _Watchdog()
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -124,9 +120,7 @@ class InferenceEngine:
                 or took too long.
         """
         self._check_open()
-        if self._threads == 1:
-            return self._score(text)
-        return self._score(text, spread=True)
+        return self._score(text, spread=self._threads > 1)
 
     def infer_batch(self, texts: Sequence[str]) -> list[MLScore]:
         """Score each text, in order, each as if it were alone.
@@ -135,12 +129,9 @@ class InferenceEngine:
             InferenceError: As for `infer`, with the position of the first text that failed.
         """
         self._check_open()
-        scores: Iterable[MLScore]
         if self._threads == 1 or len(texts) < 2:
-            scores = map(self._score_at, enumerate(texts))
-        else:
-            scores = self._spread(self._score_at, enumerate(texts))
-        return list(scores)
+            return list(map(self._score_at, enumerate(texts)))
+        return list(self._spread(self._score_at, enumerate(texts)))
 
     async def infer_async(self, text: str) -> MLScore:
         """Score one text on the engine's threads while the event loop goes on.
@@ -158,14 +149,13 @@ class InferenceEngine:
             InferenceError: As for `infer`.
         """
         self._check_open()
-        with self._watchdog.watch(self._timeout_s) as watched:
-            return [self._own(self._run(window, watched)) for window in self._cut(text)]
+        with self._time_limit() as limit:
+            return [self._own(self._run(window, limit)) for window in self._cut(text)]
 
     def close(self) -> None:
         """Stop the threads after the texts in hand; the model stays loaded."""
         self._is_closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._watchdog.close()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -198,38 +188,26 @@ class InferenceEngine:
         started = time.perf_counter()
         handover, (own, *others) = self.model.handover, self.model.outputs
         if handover and (left := handover.take(text, own)) is not None:
-            return self._reduce((self._own(window, 0.0) for window in left), lambda: 0.0)
-        kept: list[WindowLogits] = []
-        with self._watchdog.watch(self._timeout_s) as watched:
+            return self._reduce([self._own(window, 0.0) for window in left], tokenize_ms=0.0)
+        with self._time_limit() as limit:
             cutting = _Stopwatch()
             windows = cutting.time(self._cut(text))
-
-            def run(window: Window) -> WindowLogits:
-                return self._run(window, watched)
-
-            first = next(windows)
-            second = next(windows, None)
-            if second is None:
-                logits: Iterable[WindowLogits] = [run(first)]
-            else:
-                rest = _chain(first, second, windows)
-                logits = self._spread(run, rest) if spread else map(run, rest)
-            if handover:
-                logits = _kept_in(kept, logits)
-            result = self._reduce(map(self._own, logits), lambda: cutting.total_ms)
+            run = partial(self._run, limit=limit)
+            head = list(islice(windows, 2))
+            windows = chain(head, windows)
+            is_spread = spread and len(head) > 1
+            logits = list(self._spread(run, windows) if is_spread else map(run, windows))
+            result = self._reduce(list(map(self._own, logits)), cutting.total_ms)
         if self._timeout_s is not None and time.perf_counter() - started > self._timeout_s:
             raise self._too_slow()
         if handover:
-            handover.put(text, kept, others)
+            handover.put(text, logits, others)
         return result
 
     def _own(self, window: WindowLogits, infer_ms: float | None = None) -> WindowScore:
         return WindowScore(
+            window.place,
             self._reduce.probabilities(window.logits[self.model.outputs[0]]),
-            window.start,
-            window.end,
-            window.tokens,
-            window.fresh,
             window.infer_ms if infer_ms is None else infer_ms,
         )
 
@@ -243,8 +221,28 @@ class InferenceEngine:
                 f"the tokenizer of {self.model.entry.id} failed: {error}"
             ) from error
 
-    def _run(self, window: Window, watched: _Watched) -> WindowLogits:
-        if watched.is_late():
+    @contextmanager
+    def _time_limit(self) -> Iterator[Any]:
+        """Give run options that tell ONNX Runtime to stop between two nodes when time is over.
+
+        Without a time-out there are none, and no thread waits.
+        """
+        if self._timeout_s is None:
+            yield None
+            return
+        import onnxruntime
+
+        limit = onnxruntime.RunOptions()
+        timer = threading.Timer(self._timeout_s, setattr, (limit, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield limit
+        finally:
+            timer.cancel()
+
+    def _run(self, window: Window, limit: Any) -> WindowLogits:
+        if limit and limit.terminate:
             raise self._too_slow()
         started = time.perf_counter()
         feeds = {}
@@ -257,23 +255,16 @@ class InferenceEngine:
                 values = np.ones_like(window.ids)
             feeds[name] = values.astype(kind, copy=False)[np.newaxis]
         try:
-            found = self.model.session.run(self.model.outputs, feeds, watched.options)
+            results = self.model.session.run(self.model.outputs, feeds, limit)
         except Exception as error:  # the package's errors share no narrower class
-            if watched.is_late():
+            if limit and limit.terminate:
                 raise self._too_slow() from error
             raise InferenceError(
                 f"{self.model.entry.id} {self.model.entry.variant.value} failed on a window of "
                 f"{len(window.ids)} tokens: {error}"
             ) from error
-        logits = dict(zip(self.model.outputs, map(np.asarray, found), strict=True))
-        return WindowLogits(
-            logits,
-            window.start,
-            window.end,
-            window.tokens,
-            window.fresh,
-            (time.perf_counter() - started) * 1000,
-        )
+        logits = dict(zip(self.model.outputs, map(np.asarray, results), strict=True))
+        return WindowLogits(window.place, logits, (time.perf_counter() - started) * 1000)
 
     def _too_slow(self) -> InferenceError:
         entry = self.model.entry
@@ -281,18 +272,6 @@ class InferenceEngine:
             f"{entry.id} {entry.variant.value} took longer than {self._timeout_s} s for one text; "
             "raise the time-out or shorten the text"
         )
-
-
-def _chain(first: Window, second: Window, rest: Iterator[Window]) -> Iterator[Window]:
-    yield first
-    yield second
-    yield from rest
-
-
-def _kept_in(kept: list[_Item], items: Iterable[_Item]) -> Iterator[_Item]:
-    for item in items:
-        kept.append(item)
-        yield item
 
 
 class _Stopwatch:
@@ -353,33 +332,24 @@ class _Reduction:
         risk = float(chances[self._index == self._risky].max())
         return np.asarray([1.0 - risk, risk])
 
-    def __call__(self, scores: Iterable[WindowScore], tokenize_ms: Callable[[], float]) -> MLScore:
-        """Return one text's score from its windows, first to last."""
-        riskiest: WindowScore | None = None
-        total = np.zeros(self._n_classes)
-        weight = infer_ms = 0.0
-        windows = tokens = 0
-        for score in scores:
-            if riskiest is None or self._risk(score) > self._risk(riskiest):
-                riskiest = score
-            share = max(score.fresh, 1)
-            total += score.probabilities * share
-            weight += share
-            windows += 1
-            tokens += score.fresh
-            infer_ms += score.infer_ms
-        assert riskiest is not None  # noqa: S101 - every text has a window
+    def __call__(self, scores: Sequence[WindowScore], tokenize_ms: float) -> MLScore:
+        """Return one text's score from its windows, first to last; every text has one."""
+        riskiest = max(scores, key=lambda score: float(score.probabilities[self._risky]))
         decides = riskiest.probabilities
-        if windows > 1:
-            decides = total / weight if self._n_classes > 2 else self._corrected(decides, windows)
+        if len(scores) > 1 and self._n_classes > 2:
+            shares = [max(score.place.fresh, 1) for score in scores]
+            parts = (score.probabilities * n for score, n in zip(scores, shares, strict=True))
+            decides = sum(parts, np.zeros(self._n_classes)) / sum(shares)
+        elif len(scores) > 1:
+            decides = self._corrected(decides, len(scores))
         return MLScore(
             score=float(decides[self._risky]),
             probabilities=tuple(float(p) for p in decides),
-            window=(riskiest.start, riskiest.end),
-            windows=windows,
-            tokens=tokens,
-            tokenize_ms=tokenize_ms(),
-            infer_ms=infer_ms,
+            window=(riskiest.place.start, riskiest.place.end),
+            windows=len(scores),
+            tokens=sum(score.place.fresh for score in scores),
+            tokenize_ms=tokenize_ms,
+            infer_ms=sum(score.infer_ms for score in scores),
         )
 
     def _corrected(self, probabilities: NDArray[np.float64], windows: int) -> NDArray[np.float64]:
@@ -388,85 +358,3 @@ class _Reduction:
         safe, risky = probabilities
         whole = safe + risky * factor
         return np.asarray([safe / whole, risky * factor / whole])
-
-    def _risk(self, score: WindowScore) -> float:
-        return float(score.probabilities[self._risky])
-
-
-class _Watched:
-    """One text's deadline; its run options tell ONNX Runtime to stop between two nodes."""
-
-    def __init__(self, watchdog: _Watchdog, timeout_s: float | None) -> None:
-        self._watchdog = watchdog
-        self.deadline: float | None = None
-        self.options: Any = None
-        if timeout_s is not None:
-            import onnxruntime
-
-            self.deadline = time.monotonic() + timeout_s
-            self.options = onnxruntime.RunOptions()
-
-    def is_late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
-
-    def stop(self) -> None:
-        self.options.terminate = True
-
-    def __enter__(self) -> Self:
-        if self.deadline is not None:
-            self._watchdog.add(self)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.deadline is not None:
-            self._watchdog.remove(self)
-
-
-class _Watchdog:
-    """One thread that stops texts at their deadline; started by the first that has one.
-
-    All deadlines lie equally far ahead, so the oldest text is always the next to expire.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._watched: dict[_Watched, None] = {}
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-
-    def watch(self, timeout_s: float | None) -> _Watched:
-        return _Watched(self, timeout_s)
-
-    def add(self, watched: _Watched) -> None:
-        with self._changed:
-            self._watched[watched] = None
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._guard, name="infer-watchdog", daemon=True
-                )
-                self._thread.start()
-            if len(self._watched) == 1:
-                self._changed.notify()
-
-    def remove(self, watched: _Watched) -> None:
-        with self._changed:
-            self._watched.pop(watched, None)
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _guard(self) -> None:
-        with self._changed:
-            while not self._is_closed:
-                oldest = next(iter(self._watched), None)
-                if oldest is None or oldest.deadline is None:
-                    self._changed.wait()
-                elif oldest.is_late():
-                    oldest.stop()
-                    self._watched.pop(oldest)
-                else:
-                    self._changed.wait(max(oldest.deadline - time.monotonic(), 0))

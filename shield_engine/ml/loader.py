@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shield_engine.errors import ArtifactError, ConfigError
 from shield_engine.ml.download import ArtifactStore, ModelFiles, Progress
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
-from shield_engine.ml.tokenizer import WindowTokenizer
+from shield_engine.ml.tokenizer import Place, WindowTokenizer
 from shield_engine.types import Variant
 
 __all__ = [
@@ -48,19 +48,13 @@ class WindowLogits:
     """One window of a text and what each head said of it.
 
     Attributes:
+        place: Where the window lies in the text.
         logits: By name of the output, each of shape (1, n_labels).
-        start: First character of the window.
-        end: The one after its last.
-        tokens: Tokens of the window, special ones not counted.
-        fresh: Tokens that the window before did not have.
         infer_ms: Time in the model.
     """
 
+    place: Place
     logits: Mapping[str, NDArray[np.floating[Any]]]
-    start: int
-    end: int
-    tokens: int
-    fresh: int
     infer_ms: float
 
 
@@ -74,7 +68,7 @@ class Handover:
 
     def __init__(self, texts: int = _TEXTS) -> None:
         self._texts = texts
-        self._kept: OrderedDict[str, tuple[Sequence[WindowLogits], set[str]]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[Sequence[WindowLogits], set[str]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, text: str, windows: Sequence[WindowLogits], outputs: Sequence[str]) -> None:
@@ -82,21 +76,20 @@ class Handover:
         if len(windows) > _WINDOWS:
             return
         with self._lock:
-            self._kept[text] = windows, set(outputs)
-            self._kept.move_to_end(text)
-            if len(self._kept) > self._texts:
-                self._kept.popitem(last=False)
+            self._waiting[text] = windows, set(outputs)
+            self._waiting.move_to_end(text)
+            if len(self._waiting) > self._texts:
+                self._waiting.popitem(last=False)
 
     def take(self, text: str, output: str) -> Sequence[WindowLogits] | None:
         """Return the windows of `text` once for each head, or None."""
         with self._lock:
-            found = self._kept.get(text)
-            if found is None or output not in found[1]:
+            windows, outputs = self._waiting.get(text, ((), set()))
+            if output not in outputs:
                 return None
-            windows, waiting = found
-            waiting.discard(output)
-            if not waiting:
-                del self._kept[text]
+            outputs.discard(output)
+            if not outputs:
+                del self._waiting[text]
             return windows
 
 
@@ -148,7 +141,14 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """Loads each model on first use, exactly once, and hands the same one to everybody."""
+    """Loads each model on first use, exactly once, and hands the same one to everybody.
+
+    Attributes:
+        registry: What may be loaded by name.
+        artifacts: Where the files come from.
+        loads_ok: How many models were loaded.
+        loads_failed: How many attempts to load one failed.
+    """
 
     def __init__(
         self,
@@ -183,18 +183,8 @@ class ModelLoader:
         self._lock = threading.Lock()
         # One session is made at a time, so that its memory can be told from another's.
         self._session_lock = threading.Lock()
-        self._loads_ok = 0
-        self._loads_failed = 0
-
-    @property
-    def loads_ok(self) -> int:
-        """How many models were loaded."""
-        return self._loads_ok
-
-    @property
-    def loads_failed(self) -> int:
-        """How many attempts to load one failed."""
-        return self._loads_failed
+        self.loads_ok = 0
+        self.loads_failed = 0
 
     @property
     def has_gpu(self) -> bool:
@@ -246,10 +236,10 @@ class ModelLoader:
                 model = self._open(entry, files, started)
                 with self._lock:
                     self._loaded[entry.id, entry.variant] = model
-                    self._loads_ok += 1
+                    self.loads_ok += 1
         except Exception:
             with self._lock:
-                self._loads_failed += 1
+                self.loads_failed += 1
             raise
         return model
 
@@ -397,16 +387,16 @@ def _cut_of(entry: ModelEntry) -> tuple[str, int, int]:
 
 
 def _outputs(entry: ModelEntry, path: Path, session: Any) -> tuple[str, ...]:
-    found = {item.name: item for item in session.get_outputs()}
-    names = ", ".join(found)
-    wanted = entry.output or ("logits" if "logits" in found else next(iter(found)))
-    if wanted not in found:
+    outputs = {item.name: item for item in session.get_outputs()}
+    names = ", ".join(outputs)
+    wanted = entry.output or ("logits" if "logits" in outputs else next(iter(outputs)))
+    if wanted not in outputs:
         raise ArtifactError(f"{path} has no output {wanted}; it has {names}: correct `output`")
-    if entry.output is None and wanted != "logits" and len(found) != 1:
+    if entry.output is None and wanted != "logits" and len(outputs) != 1:
         raise ArtifactError(
             f"{path} has outputs {names}; name the right one `logits`, or name it in `output`"
         )
-    shape = found[wanted].shape
+    shape = outputs[wanted].shape
     width = shape[-1] if shape else None
     if isinstance(width, int) and width != len(entry.labels):
         raise ArtifactError(
@@ -415,7 +405,7 @@ def _outputs(entry: ModelEntry, path: Path, session: Any) -> tuple[str, ...]:
         )
     if entry.output is None:
         return (wanted,)
-    return (wanted, *(name for name in found if name != wanted))
+    return (wanted, *(name for name in outputs if name != wanted))
 
 
 def _check_labels(entry: ModelEntry, path: Path, metadata: dict[str, str]) -> None:

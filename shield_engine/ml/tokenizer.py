@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shield_engine.errors import ArtifactError
 
-__all__ = ["Window", "WindowTokenizer"]
+__all__ = ["Place", "Window", "WindowTokenizer"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBES = ("a", "the", "A", "1", ".")
@@ -28,24 +28,35 @@ _BACK_CHARS = 200  # how far to look back for white space before cutting through
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """One input of the model.
+class Place:
+    """Where a window lies in its text.
 
     Attributes:
-        ids: Token ids with special tokens, shape (n,), int64.
-        type_ids: Segment ids, shape (n,), int64.
         start: First character of the window in the text.
         end: Character after its last one.
         tokens: Tokens without the special ones.
         fresh: Tokens that the window before did not have.
     """
 
-    ids: NDArray[np.int64]
-    type_ids: NDArray[np.int64]
     start: int
     end: int
     tokens: int
     fresh: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One input of the model.
+
+    Attributes:
+        ids: Token ids with special tokens, shape (n,), int64.
+        type_ids: Segment ids, shape (n,), int64.
+        place: Where it lies in the text.
+    """
+
+    ids: NDArray[np.int64]
+    type_ids: NDArray[np.int64]
+    place: Place
 
 
 class WindowTokenizer:
@@ -100,7 +111,7 @@ class WindowTokenizer:
 
     def count(self, text: str) -> int:
         """Return the number of tokens without special ones."""
-        return sum(window.fresh for window in self.windows(text))
+        return sum(window.place.fresh for window in self.windows(text))
 
     def windows(self, text: str) -> Iterator[Window]:
         """Yield the windows of `text`, first to last; an empty text has one.
@@ -119,13 +130,13 @@ class WindowTokenizer:
             ids = np.asarray(encoding.ids, dtype=np.int64)
             firsts = range(0, max(len(ids) - (self._room - self._step), 1), self._step)
             # The last window of a block may end in a word that the block's end cut through.
-            kept = firsts if is_last or len(firsts) == 1 else firsts[:-1]
-            for first in kept:
+            whole = firsts if is_last or len(firsts) == 1 else firsts[:-1]
+            for first in whole:
                 yield self._window(ids, encoding, first, start, shared)
                 shared = self._room - self._step
             if is_last:
                 return
-            if len(kept) == len(firsts):
+            if len(whole) == len(firsts):
                 start, shared = end, 0
             else:
                 start = self._restart(text, start, encoding, firsts)
@@ -152,7 +163,7 @@ class WindowTokenizer:
         full[head:tail] = part
         full[tail:], types[tail:] = self._after[:, 0], self._after[:, 1]
         fresh = max(len(part) - shared, 0)
-        return Window(full, types, start + begins, start + ends, len(part), fresh)
+        return Window(full, types, Place(start + begins, start + ends, len(part), fresh))
 
     def _block_end(self, text: str, start: int) -> int:
         end = start + self._block_chars

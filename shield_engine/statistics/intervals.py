@@ -14,11 +14,10 @@ import numpy as np
 from scipy import special
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
+
 
 __all__ = [
     "MOST_ROWS",
@@ -201,8 +200,8 @@ def clopper_pearson_bounds(
 
 
 def proportion(
-    hits: Mask | Floats,
-    rows: Mask | Floats,
+    hits: Mask | Ints | Floats,
+    rows: Mask | Ints | Floats,
     groups: Ints | None = None,
     *,
     bound: Literal["wilson", "exact"] = "wilson",

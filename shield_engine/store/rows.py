@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.errors import ConfigError
-from shield_engine.store.database import RunInfo, Store
 from shield_engine.store.notes import LATEST_ANNOTATIONS
+from shield_engine.store.runs import RunInfo
+from shield_engine.store.store import Store
 from shield_engine.types import LABELS, Mode, Task
 
 if TYPE_CHECKING:
@@ -33,20 +34,90 @@ __all__ = [
     "RowChoices",
     "RowFilter",
     "RowKind",
+    "RuleMatch",
+    "StoredRow",
     "count_rows",
+    "dataset_page",
     "judged_classes",
     "judged_row",
     "judged_rows",
     "matching_rows",
     "row_choices",
-    "row_contents",
     "same_text",
+    "stored_rows",
 ]
 
 MOST_CHOICES = 200
 """Values of a slice and rules that are offered, the most frequent first."""
 
 _RISKY = "negative"
+
+
+class RuleMatch(TypedDict):
+    """One match of a rule: characters `start` to `end`, and what it means."""
+
+    rule_id: str
+    category: str
+    description: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A dataset's row, and what a run stored of it; all that follows `text_sha256` is the run's.
+
+    Attributes:
+        text: `None` once the texts are purged.
+        label: Class index; `None` without one.
+        slices: JSON of slice column → value.
+        heuristic: Probabilities of the rules, by label.
+        model: Probabilities of the model, by label.
+        linear: Score of hybrid's linear tier.
+        rules: Ids of the rules that matched.
+        spans: JSON of where they matched; `None` once the texts are purged.
+        window_start: First character of the window that decided.
+        window_end: The character after it.
+        windows: How many windows the model read.
+        tokens: How many tokens it read.
+    """
+
+    row_index: int
+    row_id: str
+    text: str | None
+    label: int | None
+    group_id: str | None
+    slices: str | None
+    chars: int
+    text_sha256: str
+    heuristic: Sequence[float] | None = None
+    model: Sequence[float] | None = None
+    linear: float | None = None
+    rules: Sequence[str] | None = None
+    spans: str | None = None
+    window_start: int | None = None
+    window_end: int | None = None
+    windows: int | None = None
+    tokens: int | None = None
+    normalise_ms: float | None = None
+    rules_ms: float | None = None
+    linear_ms: float | None = None
+    tokenize_ms: float | None = None
+    infer_ms: float | None = None
+    is_hit: bool | None = None
+    hit_ms: float | None = None
+    error: str | None = None
+
+    @property
+    def matches(self) -> list[RuleMatch]:
+        """What rules matched, and where."""
+        matches: list[RuleMatch] = json.loads(self.spans or "[]")
+        return matches
+
+
+_ROW_COLUMNS = tuple(item.name for item in fields(StoredRow) if item.default is MISSING)
+_RESULT_COLUMNS = tuple(item.name for item in fields(StoredRow) if item.default is not MISSING)
 
 
 class RowKind(StrEnum):
@@ -221,7 +292,7 @@ def judged_classes(store: Store, judgement: Judgement) -> Classes:
 
     A sentiment set in which two labels occur is judged as two classes, as `mode_view` does.
     """
-    run = store.run(judgement.run_id)
+    run = store.runs.find(judgement.run_id)
     names = LABELS[run.task]
     if run.task is not Task.SENTIMENT:
         return Classes(run.task, names, (0, 1))
@@ -288,23 +359,58 @@ def matching_rows(
     return indexes
 
 
-def row_contents(
+def stored_rows(
     store: Store, dataset_id: str, indexes: Sequence[int], run_id: str | None = None
-) -> list[dict[str, Any]]:
-    """Return id, text, label, hash and matched rules of some rows, in the order of `indexes`.
+) -> list[StoredRow]:
+    """Return some rows, with a run's results where `run_id` is given, in the order of `indexes`.
 
     Rows that the dataset lacks are left out.
     """
-    table = store.arrow(
-        """
-        SELECT d.row_index, d.row_id, d.text, d.label, d.text_sha256, s.rules, s.spans
-        FROM dataset_rows d LEFT JOIN results s ON s.run_id = ? AND s.row_index = d.row_index
-        WHERE d.dataset_id = ? AND d.row_index IN (SELECT unnest(?::BIGINT[]))
-        """,
-        [run_id, dataset_id, [int(index) for index in indexes]],
+    rows = _stored(
+        store,
+        dataset_id,
+        run_id,
+        "d.row_index IN (SELECT unnest(?::BIGINT[]))",
+        [[int(index) for index in indexes]],
     )
-    by_index = {row["row_index"]: row for row in table.to_pylist()}
+    by_index = {row.row_index: row for row in rows}
     return [by_index[int(index)] for index in indexes if int(index) in by_index]
+
+
+def dataset_page(
+    store: Store, dataset_id: str, *, search: str = "", offset: int = 0, limit: int = 50
+) -> list[StoredRow]:
+    """Return one page of a dataset's rows, in row order.
+
+    Args:
+        store: Where the dataset lies.
+        dataset_id: Whose rows.
+        search: Only texts that contain this, without regard to case.
+        offset: Rows to skip.
+        limit: Rows to return at most.
+    """
+    if search:
+        condition = "contains(lower(d.text), lower(?)) ORDER BY d.row_index LIMIT ? OFFSET ?"
+        return _stored(store, dataset_id, None, condition, [search, limit, offset])
+    # Row indexes have no gaps, so a page is a range, found without counting off rows:
+    # 5 ms instead of 170 in the middle of a million.
+    condition = "d.row_index >= ? AND d.row_index < ? ORDER BY d.row_index"
+    return _stored(store, dataset_id, None, condition, [offset, offset + limit])
+
+
+def _stored(
+    store: Store, dataset_id: str, run_id: str | None, condition: str, values: Sequence[Any]
+) -> list[StoredRow]:
+    columns, source, run_values = ", ".join(f"d.{name}" for name in _ROW_COLUMNS), "", []
+    if run_id is not None:
+        columns += "".join(f", s.{name}" for name in _RESULT_COLUMNS)
+        source = "LEFT JOIN results s ON s.run_id = ? AND s.row_index = d.row_index"
+        run_values = [run_id]
+    table = store.arrow(
+        f"SELECT {columns} FROM dataset_rows d {source} WHERE d.dataset_id = ? AND {condition}",
+        [*run_values, dataset_id, *values],
+    )
+    return [StoredRow(**row) for row in table.to_pylist()]
 
 
 def same_text(store: Store, dataset_id: str, row_index: int, limit: int = 50) -> list[int]:
@@ -323,7 +429,7 @@ def same_text(store: Store, dataset_id: str, row_index: int, limit: int = 50) ->
 
 def row_choices(store: Store, run_id: str) -> RowChoices:
     """Return what the rows of a run can be filtered by."""
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     rules = store.fetch(
         "SELECT rule, count(*) AS n, any_value(spans) FROM ("
         "SELECT unnest(rules) AS rule, spans FROM results WHERE run_id = ?) "
@@ -415,7 +521,7 @@ def _judged(
     store: Store, judgement: Judgement, rows: RowFilter, row_index: int | None = None
 ) -> tuple[str, list[Any]]:
     """Return the SQL of every row that passes a filter but for its kind, and its values."""
-    run = store.run(judgement.run_id)
+    run = store.runs.find(judgement.run_id)
     needed = {"heuristic", "ml"} if judgement.mode in {Mode.HYBRID, Mode.BOTH} else set()
     needed |= {judgement.mode.value} & {"heuristic", "ml"}
     if needed - set(run.parts) or (rows.disagreement and len(run.parts) < 2):

@@ -310,10 +310,10 @@ def test_windows_of_a_long_text_are_scored_one_by_one(shield: Shield) -> None:
     safe, risky = riskiest.probabilities
     lowered = risky / safe * len(windows) ** -entry.window_penalty
     assert whole.score == pytest.approx(lowered / (1 + lowered))
-    assert (riskiest.start, riskiest.end) == whole.window
-    assert windows[0].start == 0
-    assert windows[-1].end == len(text)
-    assert all(after.start <= before.end for before, after in pairwise(windows))
+    assert (riskiest.place.start, riskiest.place.end) == whole.window
+    assert windows[0].place.start == 0
+    assert windows[-1].place.end == len(text)
+    assert all(after.place.start <= before.place.end for before, after in pairwise(windows))
 
 
 def test_a_disguised_attack_is_read_as_what_it_says(tmp_path: Path, settings: Settings) -> None:

@@ -48,9 +48,9 @@ def test_windows_cover_every_token_once_and_in_order(kind: TokenizerKind, text: 
     joined: list[int] = []
     for window in windows:
         own = window.ids.tolist()[1:-1]
-        joined += own[len(own) - window.fresh :]
+        joined += own[len(own) - window.place.fresh :]
     assert joined == expected
-    assert sum(window.fresh for window in windows) == len(expected)
+    assert sum(window.place.fresh for window in windows) == len(expected)
 
 
 @functools.cache
@@ -71,8 +71,10 @@ def test_blocks_leave_no_character_out(kind: TokenizerKind, text: str) -> None:
     covered = [False] * len(text)
     windows = list(_tokenizer(kind, 64).windows(text))
     for window in windows:
-        assert 0 <= window.start <= window.end <= len(text)
-        covered[window.start : window.end] = [True] * (window.end - window.start)
+        assert 0 <= window.place.start <= window.place.end <= len(text)
+        covered[window.place.start : window.place.end] = [True] * (
+            window.place.end - window.place.start
+        )
     for start, end in whole.offsets:
         missing = [at for at in range(start, end) if not covered[at] and not text[at].isspace()]
         # A token may also stand for characters that it swallowed (accents, joiners); alone they

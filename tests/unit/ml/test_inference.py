@@ -129,7 +129,7 @@ def test_sentiment_is_the_mean_over_windows(tmp_path: Path) -> None:
             logits = model.session.run(None, feeds)[0][0].astype(float)
             powers = np.exp(logits - logits.max())
             parts.append(powers / powers.sum())
-    weights = [window.fresh for window in windows]
+    weights = [window.place.fresh for window in windows]
     assert len(windows) > 3
     assert score.probabilities == pytest.approx(np.average(parts, axis=0, weights=weights))
     assert score.score == score.probabilities[0]

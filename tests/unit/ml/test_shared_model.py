@@ -10,6 +10,7 @@ import pytest
 from shield_engine.errors import ArtifactError
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelLoader, ModelRegistry
 from shield_engine.ml.loader import Handover, WindowLogits
+from shield_engine.ml.tokenizer import Place
 from shield_engine.types import Task
 from tests import tiny_models
 
@@ -61,7 +62,7 @@ def test_taken_scores_equal_those_of_a_pass_alone(tmp_path: Path, text: str) -> 
     for task in (Task.SENTIMENT, Task.TOXICITY, Task.PROMPT_INJECTION):
         taken = together[task].infer(text)
         for other in alone.values():
-            other.model.handover._kept.clear()  # type: ignore[union-attr]
+            other.model.handover._waiting.clear()  # type: ignore[union-attr]
         fresh = alone[task].infer(text)
         for field in ("score", "probabilities", "window", "windows", "tokens"):
             assert getattr(taken, field) == getattr(fresh, field)
@@ -81,7 +82,7 @@ def test_scanning_again_computes_again(tmp_path: Path) -> None:
 
 def test_handover_is_bounded() -> None:
     """Old texts are forgotten, and a text of many windows is not kept at all."""
-    window = WindowLogits({"a": np.zeros((1, 2)), "b": np.zeros((1, 2))}, 0, 1, 1, 1, 0.0)
+    window = WindowLogits(Place(0, 1, 1, 1), {"a": np.zeros((1, 2)), "b": np.zeros((1, 2))}, 0.0)
     handover = Handover(texts=2)
     for text in ("one", "two", "three"):
         handover.put(text, [window], ["b"])

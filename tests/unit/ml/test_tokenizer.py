@@ -22,7 +22,7 @@ def test_short_text_equals_the_tokenizers_own_encoding(kind: TokenizerKind) -> N
     (window,) = WindowTokenizer(make_tokenizer(kind), max_length=64, stride=8).windows(text)
     assert window.ids.tolist() == encoding.ids
     assert window.type_ids.tolist() == encoding.type_ids
-    assert text[window.start : window.end].strip() == text
+    assert text[window.place.start : window.place.end].strip() == text
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -36,7 +36,7 @@ def test_windows_of_a_long_text_are_framed_and_overlap(kind: TokenizerKind) -> N
         assert [window.ids[0], window.ids[-1]] == short.ids
     for before, after in itertools.pairwise(windows):
         assert before.ids[1:-1][-4:].tolist() == after.ids[1:-1][:4].tolist()
-        assert after.start < before.end
+        assert after.place.start < before.place.end
 
 
 def test_saved_padding_and_truncation_are_switched_off() -> None:
@@ -45,7 +45,7 @@ def test_saved_padding_and_truncation_are_switched_off() -> None:
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=32, pad_id=3)
     windows = list(WindowTokenizer(tokenizer, max_length=16, stride=4).windows(TEXT))
-    assert TEXT[windows[-1].start : windows[-1].end].endswith("prompt")
+    assert TEXT[windows[-1].place.start : windows[-1].place.end].endswith("prompt")
     assert all(3 not in window.ids for window in windows)
 
 
@@ -66,7 +66,7 @@ def test_tokenizer_without_special_tokens_works() -> None:
     tokenizer = make_tokenizer("bpe")
     tokenizer.post_processor = processors.ByteLevel()
     windows = list(WindowTokenizer(tokenizer, max_length=16, stride=4).windows(TEXT))
-    assert windows[0].tokens == len(windows[0].ids) == 16
+    assert windows[0].place.tokens == len(windows[0].ids) == 16
 
 
 def test_text_repeated_by_the_template_is_refused() -> None:
@@ -93,7 +93,7 @@ def test_unpaired_surrogates_keep_the_offsets() -> None:
         "\ufffd fox \ufffd"
     )
     assert window.ids.tolist() == clean.ids.tolist()
-    assert (window.start, window.end) == (0, len(text))
+    assert (window.place.start, window.place.end) == (0, len(text))
 
 
 def test_count_is_the_number_of_tokens() -> None:
@@ -109,8 +109,10 @@ def test_blocks_go_on_where_the_last_full_window_began() -> None:
         make_tokenizer("wordpiece"), max_length=12, stride=3, block_chars=100
     )
     windows = list(tokenizer.windows(TEXT))
-    starts = [window.start for window in windows]
+    starts = [window.place.start for window in windows]
     assert starts == sorted(set(starts))
-    assert all(after.start < before.end for before, after in itertools.pairwise(windows))
-    assert all(TEXT[window.start - 1 : window.start] in {"", " "} for window in windows)
-    assert all(TEXT[window.end : window.end + 1] == " " for window in windows)
+    assert all(
+        after.place.start < before.place.end for before, after in itertools.pairwise(windows)
+    )
+    assert all(TEXT[window.place.start - 1 : window.place.start] in {"", " "} for window in windows)
+    assert all(TEXT[window.place.end : window.place.end + 1] == " " for window in windows)

@@ -34,8 +34,8 @@ from shield_engine.store.rows import (
     judged_rows,
     matching_rows,
     row_choices,
-    row_contents,
     same_text,
+    stored_rows,
 )
 from shield_engine.types import LABELS, Mode, Task
 
@@ -75,9 +75,9 @@ def stored_run(
             "chars": pa.array([len(text) for text in texts], pa.int32()),
         }
     )
-    info = store.add_dataset("set", task, rows, content_hash=repr((labels, texts)), source="s")
+    info = store.datasets.add("set", task, rows, content_hash=repr((labels, texts)), source="s")
     parts = [p for p, scores in (("heuristic", heuristic), ("ml", model)) if scores is not None]
-    run = store.create_run(
+    run = store.runs.add(
         info, parts=parts, rows=count, model_id="m", variant="INT8", model_sha256="s",
         settings={}, stamp={},
     )  # fmt: skip
@@ -89,8 +89,8 @@ def stored_run(
         "model": pa.array(model or [None] * count, lists),
         "is_hit": [False] * count,
     }
-    store.append_results(run.run_id, pa.table(table | columns), 1.0)
-    return store.run(run.run_id)
+    store.runs.append(run.run_id, pa.table(table | columns), 1.0)
+    return store.runs.find(run.run_id)
 
 
 def pairs(risks: Sequence[float]) -> list[list[float]]:
@@ -147,7 +147,7 @@ def test_verdicts_in_sql_are_those_of_the_evaluation(
     store = Store.in_memory()
     labels = [present[place] for place in generator.integers(0, len(present), 240)]
     run = stored_run(store, labels, *random_scores(task, generator, 240), task=task)
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
     for threshold, bands in (
         (0.5, Bands()),
         (0.25, Bands(0.75, 0.25)),
@@ -352,9 +352,9 @@ def test_contents_keep_the_order_asked_for_and_equal_texts_are_found() -> None:
     """Rows come as asked; a duplicate is found by its hash, the row itself is not."""
     store = Store.in_memory()
     run = toy(store)
-    rows = row_contents(store, run.dataset_id, [4, 0, 99], run.run_id)
-    assert [(row["row_index"], row["text"]) for row in rows] == [(4, TEXTS[4]), (0, TEXTS[0])]
-    assert rows[1]["rules"] == ["r.a"]
+    rows = stored_rows(store, run.dataset_id, [4, 0, 99], run.run_id)
+    assert [(row.row_index, row.text) for row in rows] == [(4, TEXTS[4]), (0, TEXTS[0])]
+    assert rows[1].rules == ["r.a"]
     assert same_text(store, run.dataset_id, 1) == [4]
     assert same_text(store, run.dataset_id, 0) == []
 
@@ -398,8 +398,8 @@ def test_purging_clears_notes_and_deleting_drops_annotations() -> None:
     store = Store.in_memory()
     run = toy(store)
     annotate(store, run.dataset_id, 0, note="quotes the text", label=0, tags=["odd"])
-    store.purge_texts(run.dataset_id)
+    store.datasets.purge_texts(run.dataset_id)
     now = annotation(store, run.dataset_id, 0)
     assert (now.note, now.label, now.tags) == ("", 0, ("odd",))
-    store.delete_dataset(run.dataset_id)
+    store.datasets.delete(run.dataset_id)
     assert store.fetch("SELECT count(*) FROM annotations") == [(0,)]
