@@ -17,7 +17,7 @@ import numpy as np
 import streamlit as st
 
 from shield_engine.config import Bands
-from shield_engine.datasets import Sniffed, label_values, sniff
+from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import (
@@ -62,7 +62,7 @@ __all__ = [
     "samples",
     "scores",
     "sliced",
-    "sniffed",
+    "source_file",
     "split_of",
     "threshold_lab",
     "upload_path",
@@ -264,16 +264,19 @@ def common_rows(keys: tuple[RunKey, ...]) -> RowOverlap:
     return overlap(resources().store, [key.run_id for key in keys])
 
 
-@st.cache_data(max_entries=16, show_spinner="Looking at the file")
-def sniffed(path: Path, size_bytes: int, changed_ns: int) -> Sniffed:
-    """Return what a file is; its size and time of change are part of the cache's key."""
-    return sniff(path)
+@st.cache_resource(max_entries=2, show_spinner="Looking at the file")
+def source_file(path: Path, size_bytes: int, changed_ns: int) -> SourceFile:
+    """Return a file that was looked at; its size and time of change are part of the cache's key.
+
+    It may hold a whole JSON document, so few are kept.
+    """
+    return SourceFile.open(path)
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the labels")
 def label_counts(path: Path, size_bytes: int, changed_ns: int, column: str) -> dict[str, int]:
-    """Return the values of a label column with their rows; see `label_values`."""
-    return label_values(path, column)
+    """Return the values of a label column with their rows; see `SourceFile.label_values`."""
+    return source_file(path, size_bytes, changed_ns).label_values(column)
 
 
 def _forget(path: Path) -> None:

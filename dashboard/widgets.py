@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAGE_ROWS",
+    "PURGE_WARNING",
     "charted",
     "choose_run",
     "column",
@@ -32,6 +33,7 @@ __all__ = [
     "errors_shown",
     "is_active",
     "link_run",
+    "offer_removal",
     "page_title",
     "paged",
     "pick",
@@ -50,6 +52,12 @@ T = TypeVar("T")
 PAGE_ROWS = 50
 """Rows that a table shows at once."""
 
+PURGE_WARNING = (
+    "Drops the prompts for good; labels, hashes, scores and figures stay. Their bytes leave the "
+    "file when LLM Shield next starts."
+)
+"""What a user is told before a dataset's texts go."""
+
 _STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
     "queued": (":material/schedule:", "gray"),
     "running": (":material/play_circle:", "blue"),
@@ -62,6 +70,7 @@ _STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
 
 _MIME = {
     "csv": "text/csv",
+    "duckdb": "application/octet-stream",
     "html": "text/html",
     "json": "application/json",
     "jsonl": "application/jsonl",
@@ -350,6 +359,26 @@ def empty_state(
         st.caption(advice)
         if action and page and st.button(action, type="primary", key=f"empty_{page}"):
             st.switch_page(page)
+
+
+def offer_removal(
+    title: str,
+    warning: str,
+    button: str,
+    remove: Callable[[], object],
+    *,
+    key: str,
+    icon: str = ":material/delete:",
+    disabled: bool = False,
+    failure: str = "That did not work",
+) -> None:
+    """Offer to drop something for good; what goes is said, and the user asked, first."""
+    with st.popover(title, disabled=disabled, icon=icon):
+        st.write(warning)
+        if st.button(button, key=key, type="primary"):
+            with errors_shown(failure):
+                remove()
+                st.rerun()
 
 
 def status_chip(status: str) -> None:

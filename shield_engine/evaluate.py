@@ -13,14 +13,12 @@ from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
+    SourceFile,
     dataset_name,
-    import_rows,
     parse_label_map,
-    sniff,
 )
 from shield_engine.decide.figures import (
     ModeEvaluation,
-    evaluate_peer,
     evaluate_run,
     row_groups,
     scores_table,
@@ -29,7 +27,7 @@ from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
-from shield_engine.guards.peers import installed_peers
+from shield_engine.guards.adapters import installed_peers
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
 from shield_engine.statistics import Figure
@@ -56,7 +54,10 @@ _COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
 
 @dataclass(frozen=True, slots=True)
 class SuiteItem:
-    """One file to evaluate; `path` is kept as given, `file` is where it lies."""
+    """One file to evaluate; `path` is kept as given, `file` is where it lies.
+
+    Without `slices` those that the file suggests are read, and `also_slices` beside them.
+    """
 
     path: str
     file: Path
@@ -65,6 +66,7 @@ class SuiteItem:
     label: Annotated[str | None, _COLUMN] = None
     label_map: Mapping[str, int] | None = None
     slices: Annotated[tuple[str, ...], _COLUMNS] = ()
+    also_slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,9 @@ class EvaluationSpec:
     """What to evaluate files with; the same for every file of a suite.
 
     Where `policies` are given, each file is judged by its task's: that decides mode, model,
-    threshold and bands instead of the other fields. With `peers` the installed scanners of other
-    makers score the same rows.
+    threshold and bands instead of the other fields. `guards` score the same rows, each in a run of
+    its own and at its own threshold; those of another task are left out. With `peers` so does
+    every known package of other makers that is installed.
     """
 
     modes: tuple[Mode, ...] = tuple(Mode)
@@ -86,7 +89,20 @@ class EvaluationSpec:
     seed: int = 7
     policies: Mapping[Task, Policy] | None = None
     reuse: bool = False
+    guards: tuple[str, ...] = ()
     peers: bool = False
+
+    @property
+    def run_spec(self) -> RunSpec:
+        """What a file has to be scored with."""
+        return RunSpec(
+            parts=parts_for(self.modes),
+            variant=self.variant,
+            model_id=self.model_id,
+            limit=self.limit,
+            workers=self.workers,
+            reuse=self.reuse,
+        )
 
     def under_policy(self, policy: Policy) -> EvaluationSpec:
         """Return the settings under which `policy` is judged."""
@@ -115,7 +131,7 @@ class DatasetEvaluation:
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
-    peers: Mapping[str, ModeEvaluation] = field(default_factory=dict)
+    guards: Mapping[str, Mapping[Mode, ModeEvaluation]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -129,12 +145,12 @@ class DatasetEvaluation:
                 "allowed": list(self.policy.allowed_labels),
                 "metrics": {name: f.as_dict() for name, f in self.label_policy.items()},
             }
-        if self.peers:
-            head["peers"] = {name: result.as_dict() for name, result in self.peers.items()}
+        if self.guards:
+            head["guards"] = {name: {"modes": _plain_modes(of)} for name, of in self.guards.items()}
         return head | {
             "rows": self.rows,
             "quarantined": self.quarantined,
-            "modes": {mode.value: result.as_dict() for mode, result in self.modes.items()},
+            "modes": _plain_modes(self.modes),
         }
 
 
@@ -191,59 +207,29 @@ def evaluate_file(
     Raises:
         ShieldError: The file, the model or the store is at fault.
     """
-    policy = None
-    policy_warnings: tuple[str, ...] = ()
+    policy: Policy | None = None
+    warnings: tuple[str, ...] = ()
     if spec.policies is not None:
         policy = spec.policies.get(item.task)
         if policy is None:
             raise ConfigError(f"{item.path}: the policy file has no policy for {item.task.value}")
-        policy_warnings = shield.check_policy(policy)
+        warnings = shield.check_policy(policy)
         spec = spec.under_policy(policy)
-    parts = parts_for(spec.modes)
-    thresholds = (
-        shield.thresholds(item.task, spec.variant, spec.model_id)
-        if "ml" in parts
-        else dict(shield.registry.default_for(item.task).thresholds)
-    )
-    if spec.threshold is not None:
-        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
-    mapping = _mapping(item)
-    imported = import_rows(item.file, item.task, mapping, item.label_map)
-    if not len(imported.table):
-        raise DatasetError(
-            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
-        )
+    thresholds = _thresholds(shield, item.task, spec)
+    imported = _imported(item)
     dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
-    run_spec = RunSpec(
-        parts=parts,
-        variant=spec.variant,
-        model_id=spec.model_id,
-        limit=spec.limit,
-        workers=spec.workers,
-        reuse=spec.reuse,
-    )
-    run = start(store, shield, dataset.dataset_id, run_spec)
+    run = start(store, shield, dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
-    modes = evaluate_run(
-        store,
-        run.run_id,
-        modes=spec.modes,
-        thresholds=thresholds,
-        bands=spec.bands,
-        slice_names=item.slices,
-        seed=spec.seed,
-    )
-    peers = {
-        peer.name: evaluate_peer(
-            store,
-            run.run_id,
-            peer,
-            workers=spec.workers or shield.settings.workers,
-            slice_names=item.slices,
-            seed=spec.seed,
+    modes = _figures(store, run, item, spec, thresholds)
+    guards: dict[str, Mapping[Mode, ModeEvaluation]] = {}
+    for name in _guard_names(shield, item.task, spec):
+        guarded = start(
+            store, shield, dataset.dataset_id, replace(spec.run_spec, model_id=name, reuse=False)
         )
-        for peer in (installed_peers(item.task) if spec.peers else ())
-    }
+        guarded = execute(store, shield, guarded.run_id, on_progress=on_progress, cancel=cancel)
+        own = shield.thresholds(item.task, model_id=name)
+        guards[name] = _figures(store, guarded, item, spec, own)
+        warnings += _failures(store, guarded)
     return DatasetEvaluation(
         item=item,
         rows=len(imported.table),
@@ -251,10 +237,10 @@ def evaluate_file(
         modes=modes,
         run_id=run.run_id,
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
-        warnings=(*policy_warnings, *_warnings(store, imported, run)),
+        warnings=(*warnings, *_warnings(store, imported, run)),
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
-        peers=peers,
+        guards=guards,
     )
 
 
@@ -283,6 +269,40 @@ def evaluate_suite(
     return results
 
 
+def _plain_modes(modes: Mapping[Mode, ModeEvaluation]) -> dict[str, Any]:
+    return {mode.value: result.as_dict() for mode, result in modes.items()}
+
+
+def _figures(
+    store: Store,
+    run: RunInfo,
+    item: SuiteItem,
+    spec: EvaluationSpec,
+    thresholds: Mapping[str, float],
+) -> dict[Mode, ModeEvaluation]:
+    return evaluate_run(
+        store,
+        run.run_id,
+        modes=spec.modes,
+        thresholds=thresholds,
+        bands=spec.bands,
+        slice_names=item.slices,
+        seed=spec.seed,
+    )
+
+
+def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str, ...]:
+    """Return the guards that score a file of `task`, each once."""
+    chosen = [name for name in spec.guards if shield.guards[name].task is task]
+    peers = [peer.name for peer in installed_peers(task)] if spec.peers else []
+    if spec.peers and not peers:
+        raise ConfigError(
+            f"no peer for {task.value} is installed; install the extra: "
+            "pip install '.[peers]' in the checkout"
+        )
+    return tuple(dict.fromkeys((*chosen, *peers)))
+
+
 def _label_policy(
     store: Store, run: RunInfo, policy: Policy | None, seed: int
 ) -> dict[str, Figure] | None:
@@ -296,16 +316,38 @@ def _label_policy(
     )
 
 
-def _mapping(item: SuiteItem) -> ColumnMapping | None:
-    if item.text is None and item.label is None and not item.slices:
-        return None
-    suggested = sniff(item.file).suggested
-    return replace(
-        suggested,
-        text=item.text or suggested.text,
-        label=item.label or suggested.label,
-        slices=item.slices or suggested.slices,
-    )
+def _thresholds(shield: Shield, task: Task, spec: EvaluationSpec) -> dict[str, float]:
+    """Return the threshold of each mode: the given one, else the balanced one of the model."""
+    if spec.threshold is not None:
+        return dict.fromkeys([mode.value for mode in Mode], spec.threshold)
+    if "ml" in spec.run_spec.parts:
+        return shield.thresholds(task, spec.variant, spec.model_id)
+    return dict(shield.registry.default_for(task).thresholds)
+
+
+def _imported(item: SuiteItem) -> ImportedDataset:
+    """Read a file by its suggested mapping, with what the item says otherwise.
+
+    Raises:
+        DatasetError: It cannot be read, or holds no readable row.
+    """
+    source = SourceFile.open(item.file)
+    mapping: ColumnMapping | None = None
+    suggested = source.sniffed.suggested
+    others = tuple(name for name in item.also_slices if name not in suggested.slices)
+    if item.text is not None or item.label is not None or item.slices or others:
+        mapping = replace(
+            suggested,
+            text=item.text or suggested.text,
+            label=item.label or suggested.label,
+            slices=item.slices or suggested.slices + others,
+        )
+    imported = source.read(item.task, mapping, item.label_map)
+    if not len(imported.table):
+        raise DatasetError(
+            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
+        )
+    return imported
 
 
 def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[str, ...]:
@@ -322,10 +364,16 @@ def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[st
             f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
             "measured for them"
         )
-    if run.errors:
-        reason = store.runs.first_error(run.run_id)
-        warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
-    return tuple(warnings)
+    return (*warnings, *_failures(store, run))
+
+
+def _failures(store: Store, run: RunInfo) -> tuple[str, ...]:
+    """Return how many rows failed, and why the first did."""
+    if not run.errors:
+        return ()
+    what = f"guard {run.model_id}" if run.stamp.get("guard") else "the model"
+    reason = store.runs.first_error(run.run_id)
+    return (f"{run.errors:,} rows failed in {what}; the first: {reason}",)
 
 
 def _plain(record: Any) -> dict[str, Any]:
@@ -352,12 +400,12 @@ def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     def fail(_: str | None, sentence: str) -> ConfigError:
         return ConfigError(f"{where} ({path}): {sentence}")
 
-    columns, classes = entry.get("slice") or [], entry.get("label_map") or {}
-    if not isinstance(classes, dict):
+    columns, classes = entry.get("slice") or [], entry.get("label_map")
+    if not isinstance(classes, dict | None):
         raise fail("label_map", f"label_map must be an object of value to class, got {classes!r}")
     values = entry | {
         "slice": [columns] if isinstance(columns, str) else columns,
         "label_map": None,
     }
-    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path)
+    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path, also_slices=())
     return replace(item, label_map=parse_label_map(classes, item.task)) if classes else item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.gates.parts import (
-    choose_subject,
+    choose_judged,
     edit_gate,
     offer_reports,
     show_outcome,
@@ -21,12 +21,12 @@ page_title(
 )
 runs = {run.run_id: run for run in resources().store.runs.all() if run.rows_done}
 if runs:
-    subject = choose_subject(runs)
-    warn_missing(subject.run)
+    judged = choose_judged(runs)
+    warn_missing(judged.run)
     st.subheader("What must hold?", anchor=False)
-    gate = edit_gate(subject.run.task)
-    outcome = None if gate is None else show_outcome(subject, gate, runs.values())
-    offer_reports(subject, outcome)
+    gate = edit_gate(judged.run.task)
+    outcome = None if gate is None else show_outcome(judged, gate, runs.values())
+    offer_reports(judged, outcome)
 else:
     empty_state(
         "Nothing to judge yet",

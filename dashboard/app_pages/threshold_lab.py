@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.threshold_lab.parts import show_run
+from dashboard.threshold_lab.parts import show_decision
 from dashboard.widgets import choose_run, page_title, watch_run
 from shield_engine.store import RunStatus
 
@@ -17,4 +17,4 @@ run = choose_run(
 if run is not None:
     if run.status == RunStatus.RUNNING:
         watch_run(run.run_id, key="lab_watch")
-    show_run(run)
+    show_decision(run)

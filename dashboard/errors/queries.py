@@ -8,6 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.state import RunKey, resources, scores
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.review.contrasts import Contrasts, error_contrasts
 from shield_engine.review.corrections import (
     HardCases,
@@ -22,11 +23,10 @@ from shield_engine.store.rows import (
     Classes,
     ErrorCounts,
     JudgedRow,
-    Judgement,
     RowChoices,
     RowFilter,
+    Verdicts,
     count_rows,
-    judged_classes,
     judged_rows,
     row_choices,
     stored_rows,
@@ -42,27 +42,34 @@ __all__ = [
     "index_of",
     "page_of",
     "suspects",
+    "verdicts",
 ]
 
 
+def verdicts(judgement: RowJudge, key: RunKey) -> Verdicts:
+    """Return the verdict on every row; made anew each time, from scores that are cached."""
+    return verdicts_of(resources().store, judgement, scores(key))
+
+
 @st.cache_data(max_entries=32, show_spinner="Counting rows")
-def counts(judgement: Judgement, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
+def counts(judgement: RowJudge, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
     """Return how many rows of each kind pass a filter."""
-    return count_rows(resources().store, judgement, rows)
+    return count_rows(resources().store, verdicts(judgement, key), rows)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
 def page_of(
-    judgement: Judgement, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
+    judgement: RowJudge, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
 ) -> list[JudgedRow]:
     """Return one page of judged rows."""
-    return judged_rows(resources().store, judgement, rows, offset=offset, limit=limit)
+    store = resources().store
+    return judged_rows(store, verdicts(judgement, key), rows, offset=offset, limit=limit)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def classes_of(judgement: Judgement, key: RunKey, said: int) -> Classes:
+def classes_of(judgement: RowJudge, key: RunKey, said: int) -> Classes:
     """Return the classes that a judgement tells apart."""
-    return judged_classes(resources().store, judgement)
+    return verdicts(judgement, key).classes
 
 
 @st.cache_data(max_entries=8, show_spinner="Looking at rules and slices")
@@ -98,13 +105,13 @@ def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
 
 @st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")
 def contrasts(
-    judgement: Judgement, label: int, rows: RowFilter, key: RunKey, said: int
+    judgement: RowJudge, label: int, rows: RowFilter, key: RunKey, said: int
 ) -> Contrasts:
     """Return what the errors of one class have in common."""
-    return error_contrasts(resources().store, judgement, label, rows=rows)
+    return error_contrasts(resources().store, verdicts(judgement, key), label, rows=rows)
 
 
 @st.cache_data(max_entries=2, show_spinner="Collecting hard cases")
-def hard_cases_of(judgement: Judgement, near: float, key: RunKey, said: int) -> HardCases:
+def hard_cases_of(judgement: RowJudge, near: float, key: RunKey, said: int) -> HardCases:
     """Return errors and near-threshold rows with their corrected labels."""
-    return hard_cases(resources().store, judgement, near)
+    return hard_cases(resources().store, judgement, near, scores(key))

@@ -20,12 +20,13 @@ from dashboard.errors.tables import (
     verdict_text,
     windows_frame,
 )
-from dashboard.state import resources
+from dashboard.state import RunKey, resources
 from dashboard.tables import result_facts, spans_frame
 from dashboard.text import MARKS, marked, plain, visible
 from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_table, show_text
 from shield_engine.config import MLConfig
 from shield_engine.decide.figures import available_modes
+from shield_engine.decide.judged import RowJudge
 from shield_engine.errors import ConfigError
 from shield_engine.review.neighbours import MOST_INDEXED
 from shield_engine.store import RunInfo, StoredRow
@@ -33,10 +34,8 @@ from shield_engine.store.notes import dataset_annotations
 from shield_engine.store.rows import (
     Classes,
     JudgedRow,
-    Judgement,
     RowFilter,
     RowKind,
-    judged_row,
     same_text,
     stored_rows,
 )
@@ -179,7 +178,7 @@ def _show_row(subject: Subject, rows: RowFilter, row_index: int, total: int) -> 
     """Show one row whole: text, verdicts, reasons, neighbours and what was noted of it."""
     store, run = resources().store, subject.run
     stored = stored_rows(store, subject.info.dataset_id, [row_index], run.run_id)
-    judged = judged_row(store, subject.judgement, row_index)
+    judged = queries.verdicts(subject.judgement, RunKey.of(run)).row(row_index)
     st.query_params["row"] = str(row_index)
     st.session_state["errors_row_url"] = f"{run.run_id}:{row_index}"
     if not stored or judged is None:
@@ -237,15 +236,16 @@ def _show_windows(run: RunInfo, text: str) -> None:
 
 def _show_reasons(subject: Subject, row: StoredRow, judged: JudgedRow) -> None:
     """Show what each mode said, which rules matched, and what the scan took."""
-    store, run, judgement = resources().store, subject.run, subject.judgement
+    run, judgement = subject.run, subject.judgement
     verdicts: dict[Mode, tuple[JudgedRow | None, Classes, float]] = {}
     for mode in available_modes(run):
         if mode is judgement.mode:
             verdicts[mode] = (judged, subject.classes, judgement.threshold)
             continue
         threshold = subject.limits.get(mode.value, 0.5)
-        other = Judgement(run.run_id, mode, threshold, is_corrected=judgement.is_corrected)
-        verdicts[mode] = (judged_row(store, other, row.row_index), subject.classes, threshold)
+        other = RowJudge(run.run_id, mode, threshold, is_corrected=judgement.is_corrected)
+        verdict = queries.verdicts(other, RunKey.of(run)).row(row.row_index)
+        verdicts[mode] = (verdict, subject.classes, threshold)
     st.markdown("**What each mode said**")
     show_table(mode_frame(verdicts), key="errors_modes", columns={"Score": PROBABILITY})
     spans = spans_frame(row)

@@ -52,27 +52,27 @@ from shield_engine.store.library import delete_gate, gates, policies, save_gate
 from shield_engine.types import Mode, Task
 
 __all__ = [
-    "Subject",
-    "choose_subject",
+    "Judged",
+    "choose_judged",
     "edit_gate",
     "offer_reports",
     "show_outcome",
     "warn_missing",
 ]
 
-NEW = "New gate"
-NO_BASELINE = "none"
-SAME_WAY = "as judged"
-MOST_GATE_BYTES = 200_000
-STARTERS = tuple(starter(task) for task in Task)
+_NEW = "New gate"
+_NO_BASELINE = "none"
+_SAME_WAY = "as judged"
+_MOST_GATE_BYTES = 200_000
+_STARTERS = tuple(starter(task) for task in Task)
 
-COLUMN_HELP = {
+_COLUMN_HELP = {
     "At least": "The truth is at least this, at the requirement's confidence.",
     "At most": "The truth is at most this, at the requirement's confidence.",
     "Limit": "≥: At least must reach it. ≤: At most must stay within it.",
     "Rows": "Rows in the figure's denominator.",
 }
-QUESTIONS = {
+_QUESTIONS = {
     "share": "How far is each share from its limit?",
     "number": "How far is each figure from its limit?",
     "ms": "How far is each latency from its limit?",
@@ -83,7 +83,7 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Judged:
     """What is judged and reported.
 
     Attributes:
@@ -128,7 +128,7 @@ def _pick_way(title: str, ways: Iterable[str], key: str, meaning: str) -> str:
     return pick(title, {way: visible(way) for way in ways}, key=key, help=meaning)
 
 
-def choose_subject(runs: Mapping[str, RunInfo]) -> Subject:
+def choose_judged(runs: Mapping[str, RunInfo]) -> Judged:
     """Let the user choose run, mode or policy, and baseline."""
     ordered = sorted(runs.values(), key=lambda run: run.status != RunStatus.DONE)
     left, right = st.columns(2)
@@ -140,13 +140,13 @@ def choose_subject(runs: Mapping[str, RunInfo]) -> Subject:
     candidate = _candidate(run, way)
     with right:
         alike = [other for other in ordered if other.task is run.task]
-        against = pick_run("Baseline", alike, key="gate_baseline", first=[NO_BASELINE])
+        against = pick_run("Baseline", alike, key="gate_baseline", first=[_NO_BASELINE])
         baseline = None
         if against in runs:
             baseline = _choose_baseline(candidate, run, runs[against])
         else:
             st.caption("A baseline is the run that a requirement may compare with.")
-    return Subject(run, candidate, way if isinstance(way, Policy) else None, baseline)
+    return Judged(run, candidate, way if isinstance(way, Policy) else None, baseline)
 
 
 def _choose_baseline(candidate: Candidate, run: RunInfo, other: RunInfo) -> Candidate:
@@ -155,8 +155,8 @@ def _choose_baseline(candidate: Candidate, run: RunInfo, other: RunInfo) -> Cand
         "As judged: the same mode and threshold, or the run's own threshold if another model "
         "scored it."
     )
-    way = _pick_way("Baseline decides by", [SAME_WAY, *ways], "gate_baseline_way", meaning)
-    if way == SAME_WAY:
+    way = _pick_way("Baseline decides by", [_SAME_WAY, *ways], "gate_baseline_way", meaning)
+    if way == _SAME_WAY:
         return baseline_of(candidate, run, other, _thresholds_of(other))
     return _candidate(other, ways[way])
 
@@ -187,14 +187,14 @@ def _load_upload() -> None:
     """Put an uploaded gate into the editor."""
     upload = st.session_state["gate_upload"]
     if upload is not None:
-        content = upload.getvalue()[:MOST_GATE_BYTES]
+        content = upload.getvalue()[:_MOST_GATE_BYTES]
         st.session_state["gate_text"] = content.decode("utf-8", "replace")
 
 
 def edit_gate(task: Task) -> Gate | None:
     """Let the user choose, upload, write and keep a gate; return it if it is one."""
     stored = [gate.name for gate in gates(resources().store)]
-    titles = {name: visible(name) for name in (NEW, *stored)}
+    titles = {name: visible(name) for name in (_NEW, *stored)}
     left, right = st.columns([1, 2])
     with left:
         chosen = pick("Stored gate", titles, key="gate_stored", on_change=_load_stored)
@@ -203,7 +203,7 @@ def edit_gate(task: Task) -> Gate | None:
         )
     with right:
         # Untouched, it follows the run's task.
-        if st.session_state.get("gate_text", STARTERS[0]) in STARTERS:
+        if st.session_state.get("gate_text", _STARTERS[0]) in _STARTERS:
             st.session_state["gate_text"] = starter(task)
         text = st.text_area(
             "Requirements (TOML)",
@@ -239,22 +239,22 @@ def _outcome_of(
     return judge(store, gate, candidate, thresholds_of=_thresholds_of, baseline=baseline)
 
 
-def show_outcome(subject: Subject, gate: Gate, runs: Iterable[RunInfo]) -> GateOutcome | None:
+def show_outcome(judged: Judged, gate: Gate, runs: Iterable[RunInfo]) -> GateOutcome | None:
     """Judge a gate and show what came of it; `None` if it cannot be judged."""
     st.subheader("Does it hold?", anchor=False)
     titles = (policy.title for policy in policies(resources().store))
     state = (*(RunKey.of(run) for run in runs), *titles)
     try:
-        outcome = _outcome_of(gate, subject.candidate, subject.baseline, state)
+        outcome = _outcome_of(gate, judged.candidate, judged.baseline, state)
     except ShieldError as error:
         asks = any(wish.no_worse_than == BASELINE for wish in gate.requirements)
-        if asks and subject.baseline is None:
+        if asks and judged.baseline is None:
             st.info(
                 "A requirement compares with the baseline: choose one above.",
                 icon=":material/compare_arrows:",
             )
         else:
-            task = TASK_TITLES[subject.run.task]
+            task = TASK_TITLES[judged.run.task]
             show_error(error, f"This gate cannot be judged by a {task} run")
         return None
     _show_judgements(outcome)
@@ -262,7 +262,7 @@ def show_outcome(subject: Subject, gate: Gate, runs: Iterable[RunInfo]) -> GateO
     for unit in units(outcome):
         table = distances(outcome, unit)
         charted(
-            QUESTIONS[unit],
+            _QUESTIONS[unit],
             distance_chart(table, unit),
             table,
             key=f"gate_distance_{unit}",
@@ -285,10 +285,10 @@ def _show_judgements(outcome: GateOutcome) -> None:
     show_table(
         outcome_frame(outcome).drop(columns=["What would settle it", "Numbers", "Method"]),
         key="gate_outcome",
-        columns=COLUMN_HELP,
+        columns=_COLUMN_HELP,
         alt="What came of each requirement, with its numbers",
     )
-    is_open = [one for one in outcome.judgements if one.outcome is Outcome.INCONCLUSIVE]
+    is_open = [row for row in outcome.judgements if row.outcome is Outcome.INCONCLUSIVE]
     if is_open:
         st.markdown("**What would settle the open ones?**")
         for judgement in is_open:
@@ -318,7 +318,7 @@ def _parquet(report: Report) -> bytes:
     return buffer.getvalue()
 
 
-def offer_reports(subject: Subject, outcome: GateOutcome | None) -> None:
+def offer_reports(judged: Judged, outcome: GateOutcome | None) -> None:
     """Offer the run as HTML, Markdown, JSON and Parquet; each is made when it is asked for."""
     st.subheader("Write a report", anchor=False)
     st.caption(
@@ -332,16 +332,16 @@ def offer_reports(subject: Subject, outcome: GateOutcome | None) -> None:
         help="Replaces each text by the start of its SHA-256 and its length. Ids, labels and slice "
         "values stay.",
     )
-    run, store = subject.run, resources().store
+    run, store = judged.run, resources().store
 
     def made(write: Callable[[Report], str | bytes]) -> Callable[[], str | bytes]:
         return lambda: write(
             build_report(
                 store,
-                subject.candidate,
+                judged.candidate,
                 _thresholds_of(run),
-                policy=subject.policy,
-                baseline=subject.baseline,
+                policy=judged.policy,
+                baseline=judged.baseline,
                 gate=outcome,
                 redact=redact,
             )

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from dashboard.performance.tables import (
     ChartGroup,
     Document,
-    Figure,
+    Measured,
     distributions,
     interval_text,
     line_and_series,
@@ -36,7 +36,7 @@ _MARKS = {
 def figures_chart(document: Document, group: ChartGroup) -> go.Figure:
     """Return a group's figures as dots with intervals, over the reference's target bands."""
     lines: list[str] = []
-    series: dict[str, list[tuple[int, Figure]]] = {}
+    series: dict[str, list[tuple[int, Measured]]] = {}
     bands: dict[int, Mapping[str, Any]] = {}
     targets = targets_of(document)
     for figure in group.figures:
@@ -81,7 +81,7 @@ def _named_lines(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _dots(name: str, points: Sequence[tuple[int, Figure]], unit: str, left: float) -> go.Scatter:
+def _dots(name: str, points: Sequence[tuple[int, Measured]], unit: str, left: float) -> go.Scatter:
     color, symbol = _MARKS[name]
     figures = [figure for _, figure in points]
     # An interval that reaches 0 is drawn to the axis' end: a logarithm has no 0. An open end

@@ -43,9 +43,9 @@ from shield_engine.store.library import save_benchmark
 
 __all__ = ["choose_benchmark", "show_actions", "show_benchmark", "show_comparison"]
 
-POLL_S = 2.0  # each look costs the machine that is being measured
+_POLL_S = 2.0  # each look costs the machine that is being measured
 
-HEADLINES: Mapping[str, tuple[str, str]] = {
+_HEADLINES: Mapping[str, tuple[str, str]] = {
     "end_to_end.ml.miss.p50": ("ML scan, p50", "A new text through the injection model, whole."),
     "end_to_end.hybrid.hit.p50": ("Cached scan, p50", "A text whose scores are in the cache."),
     "throughput.heuristic.prompt_injection": (
@@ -61,7 +61,7 @@ HEADLINES: Mapping[str, tuple[str, str]] = {
 }
 """Figures that open the page: title and hover text."""
 
-COST_COLUMNS = {
+_COST_COLUMNS = {
     "CPU ms a text": column(number="%.3f"),
     "CPU hours a million": column(number="%.3g"),
     "Price of a million": column(number="%.3g"),
@@ -114,7 +114,7 @@ def show_actions() -> None:
                     st.session_state["benchmark"] = save_benchmark(resources().store, document)
     if is_scoring:
         st.caption("A dataset is being scored, which would spoil the figures; measure after it.")
-    watching = st.fragment(_watch, run_every=POLL_S if is_measuring else None)
+    watching = st.fragment(_watch, run_every=_POLL_S if is_measuring else None)
     watching(is_measuring)
 
 
@@ -178,7 +178,7 @@ def show_benchmark(document: Document) -> None:
 
 def _show_headlines(document: Document) -> None:
     with st.container(horizontal=True):
-        for name, (title, meaning) in HEADLINES.items():
+        for name, (title, meaning) in _HEADLINES.items():
             figure = figure_named(document, name)
             if figure is not None:
                 st.metric(
@@ -233,7 +233,7 @@ def _show_cost(document: Document) -> None:
     show_table(
         cost_frame(document, price),
         key="cost",
-        columns=COST_COLUMNS,
+        columns=_COST_COLUMNS,
         height="content",
         alt="CPU time and price of a million texts",
     )

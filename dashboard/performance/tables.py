@@ -18,7 +18,7 @@ from shield_engine.benchmark import compare
 __all__ = [
     "ChartGroup",
     "Document",
-    "Figure",
+    "Measured",
     "beside",
     "chart_groups",
     "comparison_frame",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 Document = Mapping[str, Any]
-Figure = Mapping[str, Any]
+Measured = Mapping[str, Any]
 
 _PERCENTILES = ("p50", "p95", "p99")
 _LONGEST_MS = 1e9
@@ -71,7 +71,7 @@ def number(value: float | None) -> str:
     return f"{value:,.{min(decimals, 9)}f}"
 
 
-def interval_text(row: Figure) -> str:
+def interval_text(row: Measured) -> str:
     """Return a figure's interval in words, an end that is not known as open."""
     low, high = row.get("low"), row.get("high")
     if low is None and high is None:
@@ -90,9 +90,9 @@ def document_title(document: Document) -> str:
     return visible(f"{when} UTC, {kind}, {machine['cpu']}, {cores} cores")[:_MAX_NAME]
 
 
-def figure_named(document: Document, name: str) -> Figure | None:
+def figure_named(document: Document, name: str) -> Measured | None:
     """Return the figure or ratio of a name, if this benchmark has it."""
-    rows: list[Figure] = [*document["figures"], *document["ratios"]]
+    rows: list[Measured] = [*document["figures"], *document["ratios"]]
     return next((row for row in rows if row["name"] == name), None)
 
 
@@ -122,7 +122,7 @@ def targets_of(document: Document) -> dict[str, Mapping[str, Any]]:
     return {target["name"]: target for target in document["targets"]}
 
 
-def figures_frame(document: Document, figures: Sequence[Figure] | None = None) -> pd.DataFrame:
+def figures_frame(document: Document, figures: Sequence[Measured] | None = None) -> pd.DataFrame:
     """Return one row a figure, the reference's target beside it.
 
     Args:
@@ -169,7 +169,7 @@ def ratios_frame(document: Document) -> pd.DataFrame:
     )
 
 
-def _outcome(ratio: Figure) -> str:
+def _outcome(ratio: Measured) -> str:
     aim, low, high = ratio.get("target"), ratio.get("low"), ratio.get("high")
     if aim is None:
         return ""
@@ -228,7 +228,7 @@ def cost_frame(document: Document, price: float) -> pd.DataFrame:
 def comparison_frame(before: Document, after: Document) -> pd.DataFrame:
     """Return what both benchmarks measured, what the intervals part first.
 
-    Columns: `Figure`, `Before`, `After`, `Unit`, `After / before`, `Times better` (above 1 the
+    Columns: `Measured`, `Before`, `After`, `Unit`, `After / before`, `Times better` (above 1 the
     second is better, whichever direction is good), `Verdict`.
 
     Raises:
@@ -271,7 +271,7 @@ class ChartGroup:
     key: str
     question: str
     unit: str
-    figures: tuple[Figure, ...]
+    figures: tuple[Measured, ...]
 
 
 def chart_groups(document: Document) -> list[ChartGroup]:
@@ -279,7 +279,7 @@ def chart_groups(document: Document) -> list[ChartGroup]:
 
     Shares, and groups of a single figure, are left to the table.
     """
-    groups: dict[tuple[str, str], list[Figure]] = {}
+    groups: dict[tuple[str, str], list[Measured]] = {}
     for figure in document["figures"]:
         if figure["value"] > 0 and figure.get("unit") != "share":
             key = (figure.get("group", ""), figure.get("unit", ""))
@@ -298,7 +298,7 @@ def chart_groups(document: Document) -> list[ChartGroup]:
     ]
 
 
-def line_and_series(figure: Figure) -> tuple[str, str]:
+def line_and_series(figure: Measured) -> tuple[str, str]:
     """Return a figure's line in its chart, in words, and which marker of the line it is."""
     name = figure["name"]
     stem, _, last = name.rpartition(".")

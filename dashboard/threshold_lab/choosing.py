@@ -30,22 +30,22 @@ __all__ = [
     "use_bands",
 ]
 
-CONSTRAINT, COST, METRIC, HAND = "By a limit", "By cost", "By a metric", "By hand"
+_CONSTRAINT, _COST, _METRIC, _HAND = "By a limit", "By cost", "By a metric", "By hand"
 RESAMPLES = 1_000
 
-LIMITS: dict[Literal["fpr", "recall", "precision"], tuple[str, float]] = {
+_LIMITS: dict[Literal["fpr", "recall", "precision"], tuple[str, float]] = {
     "fpr": ("False positive rate at most", 1.0),
     "recall": ("Recall at least", 95.0),
     "precision": ("Precision at least", 50.0),
 }
 """What each limit is called, and the percentage it begins with."""
 
-METRICS: dict[Literal["f1", "balanced_accuracy"], str] = {
+_METRICS: dict[Literal["f1", "balanced_accuracy"], str] = {
     "f1": "F1",
     "balanced_accuracy": "Balanced accuracy",
 }
 
-OPERATING_POINTS = {
+_OPERATING_POINTS = {
     "balanced": ("Balanced", "Flags what is more likely risky than not."),
     "low_false_alarms": ("Low false alarms", "Flags 1% of harmless texts."),
     "high_catch": ("High catch", "Finds 95% of risky texts."),
@@ -121,8 +121,8 @@ def choose(run: RunInfo, mode: Mode, lab: Lab) -> Decision:
     """Show the ways to choose with their result, and return what is in force."""
     key = f"lab_threshold_{run.run_id}_{mode.value}"
     st.session_state.setdefault(key, _Chosen(dict(balanced(run)).get(mode.value, 0.5)))
-    ways = [CONSTRAINT, COST, METRIC, HAND]
-    way = pick("How to choose", ways, key="lab_way", segmented=True) if lab.has_both else HAND
+    ways = [_CONSTRAINT, _COST, _METRIC, _HAND]
+    way = pick("How to choose", ways, key="lab_way", segmented=True) if lab.has_both else _HAND
     left, right = st.columns([2, 3], gap="large")
     with left:
         rule = _ask_rule(way, lab) if lab.has_both else None
@@ -161,11 +161,11 @@ def ask_prevalence(
 
 def _ask_rule(way: str, lab: Lab) -> Rule | None:
     """Ask what is wanted; `None` for a choice by hand."""
-    if way == COST:
+    if way == _COST:
         return _ask_cost(lab)
-    if way == METRIC:
-        return Rule(kind=pick("Highest", METRICS, key="lab_metric"))
-    if way == CONSTRAINT:
+    if way == _METRIC:
+        return Rule(kind=pick("Highest", _METRICS, key="lab_metric"))
+    if way == _CONSTRAINT:
         return _ask_limit()
     st.caption("Move the threshold; what it gives follows at once.")
     return None
@@ -173,10 +173,12 @@ def _ask_rule(way: str, lab: Lab) -> Rule | None:
 
 def _ask_limit() -> Rule:
     """Ask for a limit that must be proved."""
-    kind = pick("Limit", {kind: title for kind, (title, _) in LIMITS.items()}, key="lab_limit_kind")
+    kind = pick(
+        "Limit", {kind: title for kind, (title, _) in _LIMITS.items()}, key="lab_limit_kind"
+    )
     left, right = st.columns(2)
     with left:
-        key, default = f"lab_limit_{kind}", LIMITS[kind][1]
+        key, default = f"lab_limit_{kind}", _LIMITS[kind][1]
         limit = ask_number("Percent", 0.001, 100.0, default, key=key, step=0.5, format="%.3g")
     with right:
         confidence = ask_number(
@@ -259,7 +261,7 @@ def _show_operating_points(run: RunInfo, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Shipped with the model:")
         for name, threshold in points.items():
-            title, promise = OPERATING_POINTS[name]
+            title, promise = _OPERATING_POINTS[name]
             st.button(
                 f"{title} {threshold:.3g}",
                 key=f"lab_point_{name}",

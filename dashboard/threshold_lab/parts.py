@@ -51,17 +51,17 @@ from shield_engine.store import RunInfo
 from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task
 
-__all__ = ["show_run"]
+__all__ = ["show_decision"]
 
-MOST_SLICES = 50
+_MOST_SLICES = 50
 
-CURVES = {
+_CURVES = {
     "ROC": "What does each false alarm rate buy?",
     "PR": "How clean is what is flagged?",
     "DET": "What do few misses cost in false alarms?",
 }
 
-BAND_COLUMNS = {
+_BAND_COLUMNS = {
     **dict.fromkeys(
         ("F1", "Recall", "Recall lost before the model", "FPR", "Asks the model"),
         column(number="percent"),
@@ -71,7 +71,7 @@ BAND_COLUMNS = {
 }
 
 
-def show_run(run: RunInfo) -> None:
+def show_decision(run: RunInfo) -> None:
     """Show everything that decides a run, and the saved policies."""
     modes = available_modes(run)
     wanted = st.session_state.pop("lab_mode_wanted", None)
@@ -91,12 +91,12 @@ def show_run(run: RunInfo) -> None:
     if run.task is Task.SENTIMENT:
         save_labels(run, mode, bands_of(run))
     else:
-        show_threshold(run, mode)
+        _show_threshold(run, mode)
     show_policies()
 
 
 @st.fragment
-def show_threshold(run: RunInfo, mode: Mode) -> None:
+def _show_threshold(run: RunInfo, mode: Mode) -> None:
     """Show what follows the threshold; a drag reruns this and nothing else."""
     with errors_shown():
         lab = threshold_lab(RunKey.of(run), mode, bands_of(run))
@@ -106,17 +106,17 @@ def show_threshold(run: RunInfo, mode: Mode) -> None:
                 icon=":material/label_off:",
             )
         decision = choose(run, mode, lab)
-        show_charts(decision)
+        _show_charts(decision)
         if lab.column.n:
-            part = pick("Look closer", list(PARTS), key="lab_part", segmented=True)
-            PARTS[part](decision)
+            part = pick("Look closer", list(_PARTS), key="lab_part", segmented=True)
+            _PARTS[part](decision)
         else:
-            show_nearest(decision)
+            _show_nearest(decision)
         save_threshold(decision)
         link_run(run.run_id, "errors", "reports_gates")
 
 
-def show_charts(decision: Decision) -> None:
+def _show_charts(decision: Decision) -> None:
     """Draw where the scores lie and how the rates follow the threshold."""
     lab, threshold = decision.lab, decision.threshold
     is_labelled = bool(lab.column.n)
@@ -154,23 +154,23 @@ def show_charts(decision: Decision) -> None:
 # --- a closer look --------------------------------------------------------------------------
 
 
-def show_curves(decision: Decision) -> None:
+def _show_curves(decision: Decision) -> None:
     """Draw ROC, PR and DET curves."""
-    column_ = decision.lab.column
+    scored = decision.lab.column
     if not decision.lab.has_both:
         st.caption("Curves need risky and harmless rows.")
         return
-    kind = pick("Curve", list(CURVES), key="lab_curve", segmented=True)
+    kind = pick("Curve", list(_CURVES), key="lab_curve", segmented=True)
     charted(
-        CURVES[kind],
-        curve(column_, kind, decision.threshold, decision.mode.value),
-        sweep_frame(column_),
+        _CURVES[kind],
+        curve(scored, kind, decision.threshold, decision.mode.value),
+        sweep_frame(scored),
         key=f"lab_{kind}",
         help=f"{kind} curve with a 95% band; the diamond is the threshold in force.",
     )
 
 
-def show_new_rows(decision: Decision) -> None:
+def _show_new_rows(decision: Decision) -> None:
     """Choose on one half of the rows, report on the other, and estimate the optimism."""
     rule = decision.rule
     if rule is None:
@@ -201,7 +201,7 @@ def show_new_rows(decision: Decision) -> None:
     )
 
 
-def show_traffic(decision: Decision) -> None:
+def _show_traffic(decision: Decision) -> None:
     """Turn rates into a day of traffic."""
     first, second, third = st.columns(3)
     with first:
@@ -220,7 +220,7 @@ def show_traffic(decision: Decision) -> None:
     )
 
 
-def show_bands(decision: Decision) -> None:
+def _show_bands(decision: Decision) -> None:
     """Sweep the bands at which hybrid stops asking the model."""
     stored, lab = scores(decision.key), decision.lab
     if stored.heuristic is None or stored.model is None or not lab.column.n:
@@ -255,7 +255,7 @@ def show_bands(decision: Decision) -> None:
                 help=f"At threshold {decision.threshold:g}. Off: no text is let through without "
                 "the model.",
             )
-    show_table(frame, key="lab_band_table", columns=BAND_COLUMNS, height=240)
+    show_table(frame, key="lab_band_table", columns=_BAND_COLUMNS, height=240)
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         titles = {point: band_title(point) for point, _ in order}
@@ -269,7 +269,7 @@ def show_bands(decision: Decision) -> None:
             st.rerun()
 
 
-def show_slices(decision: Decision) -> None:
+def _show_slices(decision: Decision) -> None:
     """Show each slice's own threshold, with what to make of it."""
     run, lab, datasets = decision.run, decision.lab, resources().store.datasets
     names = datasets.find(run.dataset_id).slice_columns
@@ -300,21 +300,21 @@ def show_slices(decision: Decision) -> None:
         "half; adjusted for the number of slices (Holm)."
     )
     show_table(
-        slices_frame(choices[:MOST_SLICES], decision.threshold),
+        slices_frame(choices[:_MOST_SLICES], decision.threshold),
         key="lab_slices",
         columns={"Adjusted p": column(meaning, "%.2g")},
     )
-    if len(choices) > MOST_SLICES:
-        st.caption(f"The {MOST_SLICES} largest of {len(choices):,} slices.")
+    if len(choices) > _MOST_SLICES:
+        st.caption(f"The {_MOST_SLICES} largest of {len(choices):,} slices.")
 
 
-def show_nearest(decision: Decision) -> None:
+def _show_nearest(decision: Decision) -> None:
     """Show the rows whose verdict the smallest change would turn."""
     run, stored = decision.run, scores(decision.key)
     below, above = nearest_rows(decision.lab.view, decision.threshold)
     for title, places in (("Just let through", below), ("Just flagged", above)):
         st.markdown(f"**{title}**")
-        indexes = [int(stored.row_index[place]) for place in places]
+        indexes = sorted(int(stored.row_index[place]) for place in places)
         rows = stored_rows(resources().store, run.dataset_id, indexes, run.run_id)
         if rows:
             show_table(rows_table(rows, run.task), key=f"lab_near_{title}")
@@ -322,11 +322,11 @@ def show_nearest(decision: Decision) -> None:
             st.caption("No row.")
 
 
-PARTS: dict[str, Callable[[Decision], None]] = {
-    "Curves": show_curves,
-    "On new rows": show_new_rows,
-    "In traffic": show_traffic,
-    "Hybrid bands": show_bands,
-    "Slices": show_slices,
-    "Rows near it": show_nearest,
+_PARTS: dict[str, Callable[[Decision], None]] = {
+    "Curves": _show_curves,
+    "On new rows": _show_new_rows,
+    "In traffic": _show_traffic,
+    "Hybrid bands": _show_bands,
+    "Slices": _show_slices,
+    "Rows near it": _show_nearest,
 }

@@ -29,7 +29,7 @@ from shield_engine.types import LABELS, Mode, Task
 __all__ = ["save_labels", "save_threshold", "show_policies"]
 
 # Rows up to which every figure with its bootstrap takes under 0.2 s, so follows a drag.
-QUICK_ROWS = 5_000
+_QUICK_ROWS = 5_000
 
 
 def save_threshold(decision: Decision) -> None:
@@ -38,7 +38,7 @@ def save_threshold(decision: Decision) -> None:
     st.subheader("Save it as a policy", anchor=False)
     if st.toggle(
         "Show every figure as `shield eval --policy` prints it",
-        run.rows_done <= QUICK_ROWS,
+        run.rows_done <= _QUICK_ROWS,
         key=f"lab_exact_{run.run_id}",
         persist_state="session",
         help="They are the ones that the policy keeps. Resampling many rows takes a second at each "

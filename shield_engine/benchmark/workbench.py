@@ -12,24 +12,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Figure
+from shield_engine.benchmark.document import Measurement
 from shield_engine.benchmark.suite import machine_facts
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run, mode_view
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.lab import lab_of
 from shield_engine.decide.splits import optimism
 from shield_engine.decide.thresholds import Rule, ScoreColumn, rates_at
 from shield_engine.errors import ShieldError
-from shield_engine.store import RunInfo, RunStatus, Store
+from shield_engine.store import RunInfo, RunStatus, Scores, Store
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
     count_rows,
@@ -172,11 +173,12 @@ def _results(
     )
 
 
-def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
+def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measurement]:
     """Time each operation, checking its answer."""
     few, dataset = max(3, calls // 4), run.dataset_id
-    judgement = Judgement(run.run_id, Mode.ML, 0.5)
     scores = store.runs.scores(run.run_id)
+    verdicts = partial(verdicts_of, store, scores=scores)
+    judge = RowJudge(run.run_id, Mode.ML, 0.5)
     view = mode_view(scores, Mode.ML, 0.5)
     lab = lab_of(view, store.runs.units(run.run_id), None)
     assert view.risk is not None  # noqa: S101 - two classes
@@ -198,7 +200,7 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
         return int(lab.column.at(threshold).fp[0])
 
     def found(rows: RowFilter, offset: int = 0) -> int:
-        return len(judged_rows(store, judgement, rows, offset=offset))
+        return len(judged_rows(store, verdicts(judge), rows, offset=offset))
 
     operations: list[tuple[str, int, Callable[[], object], object, float]] = [
         ("open.run", calls, lambda: store.runs.find(run.run_id).rows_done, run.rows, 2_000),
@@ -210,7 +212,7 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
          lambda: stored_rows(store, dataset, middle_page, run.run_id)[0].row_index, middle,
          300),
         ("rows.count_by_kind", calls,
-         lambda: count_rows(store, judgement, RowFilter()).false_positives, alarms, 300),
+         lambda: count_rows(store, verdicts(judge), RowFilter()).false_positives, alarms, 300),
         ("rows.errors_by_regret", calls,
          lambda: min(page, found(RowFilter())), min(page, alarms + misses), 300),
         ("rows.filter_slice", calls,
@@ -237,14 +239,18 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
                 raise ShieldError(f"workbench: {name} answered {said!r}, expected {answer!r}")
         detail = {"rows": run.rows, "aim_ms": aim_ms}
         first = percentile_estimate(taken[:1], 0.5).scaled(1_000)
-        yield Figure(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
+        yield Measurement(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
         for label, share in (("p50", 0.5), ("p95", 0.95)):
             estimate = percentile_estimate(taken[1:], share).scaled(1_000)
-            yield Figure(f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail)
-    yield from _four_users(store, run, lab.column, calls)
+            yield Measurement(
+                f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail
+            )
+    yield from _four_users(store, run, scores, lab.column, calls)
 
 
-def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> Iterator[Figure]:
+def _four_users(
+    store: Store, run: RunInfo, scores: Scores, column: ScoreColumn, calls: int
+) -> Iterator[Measurement]:
     """Have several users ask at once, each for other rows and thresholds; check every answer."""
     taken: list[list[float]] = [[] for _ in range(_USERS)]
     wrong: list[str] = []
@@ -257,7 +263,8 @@ def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> 
             offset = int(rng.integers(run.rows))
             began = time.perf_counter()
             (row,) = stored_rows(store, run.dataset_id, [offset], run.run_id)
-            said = count_rows(store, Judgement(run.run_id, Mode.ML, cut), RowFilter())
+            judge = RowJudge(run.run_id, Mode.ML, cut)
+            said = count_rows(store, verdicts_of(store, judge, scores), RowFilter())
             taken[number].append(time.perf_counter() - began)
             right = (int(expected[cut].fp[0]), int(expected[cut].fn[0]))
             if row.row_index != offset or row.row_id != str(offset):
@@ -276,4 +283,6 @@ def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> 
     detail = {"rows": run.rows, "users": _USERS, "aim_ms": 600, "asks": "a page and the counts"}
     for label, share in (("p50", 0.5), ("p95", 0.95)):
         estimate = percentile_estimate(answers, share).scaled(1_000)
-        yield Figure(f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail)
+        yield Measurement(
+            f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail
+        )

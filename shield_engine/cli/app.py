@@ -136,27 +136,23 @@ def dashboard(
     open_browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser window.")
     ] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name it may be asked for by, as a tunnel's; repeatable."),
+    ] = None,
 ) -> None:
     """Serve the dashboard on 127.0.0.1."""
-    found = util.find_spec("dashboard")
-    if found is None or found.origin is None:
+    package = util.find_spec("dashboard")
+    if package is None or package.origin is None:
         raise ConfigError("the package dashboard is not installed beside shield_engine")
-    script = Path(found.origin).with_name("app.py")
     chosen = port or free_port(8501)
-    note(
-        f"LLM Shield on http://127.0.0.1:{chosen}  (store: {Settings.from_env().home}; stop with Ctrl+C)"
-    )
-    command = [
-        sys.executable, "-m", "streamlit", "run", str(script),
-        "--server.address", "127.0.0.1", "--server.port", str(chosen),
-        "--server.headless", str(not open_browser).lower(),
-        "--browser.gatherUsageStats", "false", "--server.enableXsrfProtection", "true",
-        "--server.maxUploadSize", "200", "--server.fileWatcherType", "none",
-        "--client.toolbarMode", "minimal", "--client.showErrorDetails", "none",
-        "--runner.magicEnabled", "false",
-    ]  # fmt: skip
+    home = Settings.from_env().home
+    note(f"LLM Shield on http://127.0.0.1:{chosen}  (store: {home}; stop with Ctrl+C)")
+    # -P: a file of the current folder must not stand in for a package.
+    command = [sys.executable, "-P", "-m", "dashboard.server", "--port", str(chosen)]
+    command += [word for name in host or () for word in ("--host", name)]
+    command += ["--browser"] if open_browser else []
     # One process, so that whoever stops `shield dashboard` stops the server and frees the store.
-    os.chdir(script.parent)
     os.execv(sys.executable, command)  # noqa: S606 - a fixed argument list, no shell
 
 
@@ -523,7 +519,7 @@ def runs(
     ] = None,
 ) -> None:
     """List stored runs; resume or delete one."""
-    from shield_engine.runs.execution import resume as resume_run
+    from shield_engine.runs.execution import execute
     from shield_engine.store import Store
 
     settings = Settings.from_env()
@@ -534,7 +530,7 @@ def runs(
         if resume is not None:
             shield = open_shield(settings)
             with progress_bar(f"run {resume}") as advance:
-                resume_run(
+                execute(
                     store, shield, resume, retry_errors=retry_errors,
                     on_progress=lambda p: advance(f"{p.rows_per_s:,.0f} rows/s", p.rows_done / p.rows),
                 )  # fmt: skip

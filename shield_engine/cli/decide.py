@@ -287,14 +287,12 @@ def _evaluated(
     seed: int,
 ) -> str:
     """Score a file with what the gate needs, and return the run's id."""
-    from shield_engine.datasets import parse_label_map, sniff
+    from shield_engine.datasets import parse_label_map
     from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
     from shield_engine.runs.bundle import write_bundle
 
     assert file is not None and task is not None  # noqa: S101, PT018 - checked as usage
     chosen = check_task(task)
-    there = sniff(file).suggested.slices
-    missing = [name for name in asked.slice_columns if name not in there]
     item = SuiteItem(
         path=str(file),
         file=file,
@@ -302,7 +300,7 @@ def _evaluated(
         text=options["--text-column"],
         label=options["--label-column"],
         label_map=parse_label_map(options["--label-map"], chosen) if options["--label-map"] else None,
-        slices=(*there, *missing) if missing else (),
+        also_slices=tuple(asked.slice_columns),
     )  # fmt: skip
     spec = EvaluationSpec(
         variant=options["--variant"] or Variant.INT8,

@@ -6,11 +6,8 @@ sentiment set with two labels becomes a binary one, and which latency belongs to
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,6 @@ import numpy as np
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
 from shield_engine.decision import decided
 from shield_engine.errors import ConfigError
-from shield_engine.guards.peers import Peer
 from shield_engine.metrics.figures import (
     LatencySummary,
     binary_metrics,
@@ -39,14 +35,11 @@ __all__ = [
     "ModeEvaluation",
     "ModeView",
     "available_modes",
-    "evaluate_peer",
     "evaluate_run",
     "mode_view",
     "row_groups",
     "scores_table",
 ]
-
-logger = logging.getLogger(__name__)
 
 SENTIMENT_POSITIVE = "negative"
 
@@ -256,71 +249,6 @@ def evaluate_run(
         )
         for mode in modes
     }
-
-
-def evaluate_peer(
-    store: Store,
-    run_id: str,
-    peer: Peer,
-    *,
-    workers: int = 1,
-    slice_names: Sequence[str] = (),
-    seed: int = 7,
-) -> ModeEvaluation:
-    """Return a peer's figures on the rows that a run scored; its scores are not stored.
-
-    A text on which the peer fails is an error of that row. `variant` is the peer's version, and
-    `asked` counts nothing. Each text is scored, repeated ones too: the peer has no cache of ours.
-
-    Args:
-        store: Where the run lies.
-        run_id: Whose rows.
-        peer: Of the run's task.
-        workers: Threads that score, as in a run.
-        slice_names: Slice columns to give the metrics by value of.
-        seed: Of the bootstrap.
-
-    Raises:
-        ConfigError: The peer is for another task.
-        StoreError: The texts were purged.
-    """
-    run = store.runs.find(run_id)
-    scores = store.runs.scores(run_id)
-    if peer.task is not scores.task:
-        raise ConfigError(f"{peer.name} is for {peer.task.value}, the run for {scores.task.value}")
-    width = len(LABELS[peer.task])
-
-    def judge(text: str) -> tuple[tuple[float, ...], float]:
-        started = time.perf_counter()
-        try:
-            found = peer.score(text)
-        except Exception as error:  # noqa: BLE001 - somebody else's code; the row is an error
-            logger.warning("%s failed on a row: %s", peer.name, type(error).__name__)
-            return (np.nan,) * width, np.nan
-        return found, (time.perf_counter() - started) * 1000
-
-    last = int(scores.row_index[-1]) + 1 if len(scores) else 0
-    texts = {index: text for index, text, _ in store.datasets.texts(run.dataset_id, 0, last)}
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(judge, (texts[int(index)] for index in scores.row_index)))
-    model = np.array([one for one, _ in found], dtype=float).reshape(len(found), width)
-    theirs = replace(
-        scores,
-        heuristic=None,
-        model=model,
-        linear=None,
-        model_ms=np.array([ms for _, ms in found], dtype=float),
-        is_hit=np.zeros(len(found), dtype=bool),
-        hit_ms=np.full(len(found), np.nan),
-        has_error=np.isnan(model).any(axis=1),
-    )
-    groups = row_groups(store, run.dataset_id, scores)
-    slices = {
-        name: store.datasets.slices(run.dataset_id, name)[scores.row_index] for name in slice_names
-    }
-    view = mode_view(theirs, Mode.ML, peer.threshold)
-    result = _evaluate_mode(run, theirs, view, groups, slices, seed)
-    return replace(result, variant=peer.version, model_sha256=None, asked=0)
 
 
 def row_groups(store: Store, dataset_id: str, scores: Scores) -> NDArray[np.object_] | None:

@@ -79,11 +79,11 @@ class Guard(Protocol):
         ...
 
     def ask(self, texts: Sequence[str]) -> Sequence[Reply]:
-        """Return one reply a text, in order; at most `entry.batch` texts.
+        """Return one reply a text, in order; at most `entry.batch` texts."""
+        ...
 
-        Raises:
-            InferenceError: The guard as a whole is out of order, and asking on is no use.
-        """
+    def close(self) -> None:
+        """Let go of connections and threads."""
         ...
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from shield_engine.errors import ConfigError, InferenceError
+from shield_engine.errors import ConfigError
 from shield_engine.guards.entry import HttpEntry, Reply
 from shield_engine.ml.sources import LOOPBACK
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpGuard", "RateLimit"]
 
-GIVES_UP_AFTER = 20
-"""Calls that fail one after the other, without a single answer ever, before a run is stopped."""
 _LONGEST_WAIT_S = 60.0  # a server that asks for more has its row given up
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LARGEST_ANSWER = 4 << 20
@@ -104,15 +102,9 @@ class HttpGuard:
         )
         self._limit = limit or RateLimit(entry.per_second)
         self._slots = threading.BoundedSemaphore(entry.concurrency)
-        self._has_answered = False
-        self._failures = 0
 
     def ask(self, texts: Sequence[str]) -> list[Reply]:
-        """Return one reply a text.
-
-        Raises:
-            InferenceError: The first calls all failed; no answer ever came.
-        """
+        """Return one reply a text."""
         started = time.perf_counter()
         body = _filled(self.entry.body, texts)
         with self._slots:
@@ -120,8 +112,7 @@ class HttpGuard:
                 answer = self._post(body)
                 risks = self._risks(answer, len(texts))
             except (_BadAnswerError, OSError) as error:
-                return self._failed(texts, str(error))
-        self._has_answered = True
+                return [Reply(None, str(error))] * len(texts)
         share = (time.perf_counter() - started) * 1_000 / len(texts)
         return [
             Reply((1 - risk, risk), None, share)
@@ -133,15 +124,6 @@ class HttpGuard:
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
-
-    def _failed(self, texts: Sequence[str], reason: str) -> list[Reply]:
-        self._failures += 1
-        if not self._has_answered and self._failures >= GIVES_UP_AFTER:
-            raise InferenceError(
-                f"guard {self.entry.name} answered none of its first {self._failures} calls; the "
-                f"last: {reason}. Check its address, key and timeout_s, then resume"
-            )
-        return [Reply(None, reason)] * len(texts)
 
     def _post(self, body: bytes) -> Any:
         import httpx

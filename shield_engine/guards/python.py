@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTimeError
 from typing import Any
 
-from shield_engine.errors import ConfigError, InferenceError
+from shield_engine.errors import ConfigError
 from shield_engine.guards.entry import PythonEntry, Reply
 from shield_engine.types import LABELS, Task
 
@@ -25,7 +25,6 @@ __all__ = ["ENTRY_POINTS", "PythonGuard", "probabilities_of"]
 ENTRY_POINTS = "llm_shield.guards"
 """Entry-point group under which an installed package offers its guards."""
 
-_HANGS_BEFORE_STOP = 5
 _TOLERANCE = 1e-6  # of a sum of probabilities
 
 
@@ -43,14 +42,9 @@ class PythonGuard:
         self._lock = contextlib.nullcontext() if entry.thread_safe else threading.Lock()
         # Each call runs in a thread of its own pool, so that one that hangs can be left behind.
         self._pool = self._new_pool()
-        self._hangs = 0
 
     def ask(self, texts: Sequence[str]) -> list[Reply]:
-        """Return one reply a text.
-
-        Raises:
-            InferenceError: Calls hang one after the other.
-        """
+        """Return one reply a text."""
         return [self._ask(text) for text in texts]
 
     def close(self) -> None:
@@ -71,21 +65,15 @@ class PythonGuard:
                 return self._hung()
             except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
                 return Reply(None, _reason(error), _since_ms(started))
-            self._hangs = 0
         try:
             return Reply(probabilities_of(answer, self.entry.task), None, _since_ms(started))
         except ValueError as error:
             return Reply(None, str(error), _since_ms(started))
 
     def _hung(self) -> Reply:
-        self._hangs += 1
+        # The thread cannot be stopped; a new pool takes over from it.
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._new_pool()
-        if self._hangs >= _HANGS_BEFORE_STOP:
-            raise InferenceError(
-                f"guard {self.entry.name} gave no answer within {self.entry.timeout_s:g} s for "
-                f"{self._hangs} texts one after the other; raise its timeout_s, or mend it"
-            )
         return Reply(
             None, f"no answer within {self.entry.timeout_s:g} s", self.entry.timeout_s * 1_000
         )

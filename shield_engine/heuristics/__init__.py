@@ -19,6 +19,7 @@ from shield_engine.heuristics.parts import (
     HeuristicScore,
     RuleHit,
     RulePart,
+    Views,
     select_rules,
 )
 from shield_engine.heuristics.ruleset import Rule, RuleMatcher, bundled_rules, load_rules
@@ -34,6 +35,7 @@ __all__ = [
     "Rule",
     "RuleHit",
     "RuleMatcher",
+    "Views",
     "bundled_rules",
     "heuristic_for",
     "linear_tier",

@@ -408,7 +408,7 @@ class _Plan:
 
 
 def _values(scorer: _Scorer, n: int) -> dict[str, float]:
-    return {name: float(found[0]) for name, found in scorer.figures(np.ones((1, n))).items()}
+    return {name: float(value[0]) for name, value in scorer.figures(np.ones((1, n))).items()}
 
 
 def _missing(n: int, reason: str) -> Figure:

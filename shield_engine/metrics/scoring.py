@@ -257,10 +257,10 @@ class BinaryScorer:
         too_many = harmless_sums[:, 1:] > allowed[:, None]
         first = too_many.argmax(axis=1)
         rows = np.arange(len(n))
-        found = np.where(
+        flagged = np.where(
             too_many[rows, first], risky_sums[rows, self.ranking.risky_above[first]], p
         )
-        return np.where(n > 0, ratio(found, p), np.nan)
+        return np.where(n > 0, ratio(flagged, p), np.nan)
 
     def _fpr_at(self, recall: float, harmless_sums: Floats, risky_sums: Floats) -> Floats:
         n, p = harmless_sums[:, -1], risky_sums[:, -1]
@@ -373,14 +373,14 @@ def _corners(
     matrices = np.zeros((2 ** len(present), *cells.shape))
     for matrix, rows in zip(matrices, itertools.product(*choices), strict=True):
         matrix[list(present)] = rows
-    found = _confusion_figures(matrices, present)
+    corners = _confusion_figures(matrices, present)
     if name == "f1":
         (tn, fp), (fn, tp) = matrices[:, 0].T, matrices[:, 1].T
         values = Counts(tp, fp, fn, tn).f1
     elif name == "balanced_accuracy":
-        values = found["macro_recall"]
+        values = corners["macro_recall"]
     else:
-        values = found[name]
+        values = corners[name]
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from shield_engine.errors import StoreError
 from shield_engine.store import Store, StoredRow
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
+    Verdicts,
     matching_rows,
     stored_rows,
 )
@@ -169,13 +169,13 @@ def _log_odds(first: int, n_first: int, second: int, n_second: int) -> tuple[flo
 
 
 def error_contrasts(
-    store: Store, judgement: Judgement, label: int, *, rows: RowFilter | None = None, seed: int = 7
+    store: Store, verdicts: Verdicts, label: int, *, rows: RowFilter | None = None, seed: int = 7
 ) -> Contrasts:
     """Return what the errors of one class have in common.
 
     Args:
         store: Where the run lies.
-        judgement: How its rows are judged.
+        verdicts: How its rows are judged.
         label: The class, an index into `Classes.names`: of two, 0 gives false positives and 1
             false negatives.
         rows: A filter that errors and others must pass; its kind and label are set here.
@@ -184,14 +184,12 @@ def error_contrasts(
     Raises:
         StoreError: The dataset's texts were purged.
     """
-    run = store.runs.find(judgement.run_id)
+    run = verdicts.run
     if store.datasets.find(run.dataset_id).purged:
         raise StoreError(f"the texts of dataset {run.dataset_id} were purged")
     sides, totals = [], []
     for kind in (RowKind.ERRORS, RowKind.CORRECT):
-        found = matching_rows(
-            store, judgement, replace(rows or RowFilter(), kind=kind, label=label)
-        )
+        found = matching_rows(store, verdicts, replace(rows or RowFilter(), kind=kind, label=label))
         totals.append(len(found))
         if len(found) > MOST_ROWS:
             found = np.random.default_rng(seed).choice(found, MOST_ROWS, replace=False)

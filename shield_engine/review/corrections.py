@@ -17,12 +17,12 @@ import numpy as np
 
 from shield_engine.datasets.importing import row_code
 from shield_engine.datasets.profile import Profiler
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.store import DatasetInfo, Scores, Store, StoredRow
 from shield_engine.store.notes import Annotation, dataset_annotations
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
     matching_rows,
@@ -386,7 +386,9 @@ class HardCases:
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def hard_cases(store: Store, judgement: Judgement, near: float = 0.05) -> HardCases:
+def hard_cases(
+    store: Store, judge: RowJudge, near: float = 0.05, scores: Scores | None = None
+) -> HardCases:
     """Return what `shield train` may learn from: errors and near-threshold rows, once each.
 
     Rows are judged by their corrected labels, so a row whose label was the error is none.
@@ -394,11 +396,10 @@ def hard_cases(store: Store, judgement: Judgement, near: float = 0.05) -> HardCa
     Raises:
         StoreError: The dataset's texts were purged.
     """
-    run = store.runs.find(judgement.run_id)
-    info = store.datasets.find(run.dataset_id)
+    judged = verdicts_of(store, replace(judge, is_corrected=True), scores)
+    info = store.datasets.find(judged.run.dataset_id)
     if info.purged:
         raise StoreError(f"the texts of dataset {info.dataset_id} were purged; nothing is left")
-    judged = replace(judgement, is_corrected=True)
     found = [
         matching_rows(store, judged, RowFilter(kind=kind, near=near))
         for kind in (RowKind.ERRORS, RowKind.NEAR)

@@ -130,15 +130,35 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of a query, on this thread's cursor."""
-        with _reading():
-            return self._cursor().execute(query, list(values)).fetchall()
+    def fetch(
+        self, query: str, values: Sequence[Any] = (), tables: Mapping[str, pa.Table] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Return all rows of a query over the store, and over Arrow tables given by name."""
+        with self._reading(tables) as cursor:
+            return cursor.execute(query, list(values)).fetchall()
 
-    def arrow(self, query: str, values: Sequence[Any] = ()) -> Any:
-        """Return the result of a query as an Arrow table."""
-        with _reading():
-            return self._cursor().sql(query, params=list(values)).to_arrow_table()
+    def arrow(
+        self, query: str, values: Sequence[Any] = (), tables: Mapping[str, pa.Table] | None = None
+    ) -> pa.Table:
+        """Return the result of a query, as `fetch` does, as an Arrow table."""
+        with self._reading(tables) as cursor:
+            return cursor.sql(query, params=list(values)).to_arrow_table()
+
+    @contextmanager
+    def _reading(
+        self, tables: Mapping[str, pa.Table] | None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """This thread's cursor, with tables under their names while it is used."""
+        cursor = self._cursor()
+        try:
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
+            yield cursor
+        except duckdb.Error as error:
+            raise StoreError(f"the store cannot be read: {_first_line(error)}") from error
+        finally:
+            for name in tables or {}:
+                cursor.unregister(name)
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> None:
         """Run one statement that writes."""
@@ -314,14 +334,6 @@ def _connect(path: Path) -> tuple[duckdb.DuckDBPyConnection, str | None]:
 def utc_now() -> datetime:
     """Return the time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        raise StoreError(f"the store cannot be read: {_first_line(error)}") from error
 
 
 def _write_error(error: duckdb.Error) -> StoreError:

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import stamina
 
-from shield_engine.errors import ConfigError, InferenceError
+from shield_engine.errors import ConfigError
 from shield_engine.guards.entry import HttpEntry
-from shield_engine.guards.http import GIVES_UP_AFTER, HttpGuard
+from shield_engine.guards.http import HttpGuard
 from shield_engine.types import Task
 from tests.hostile_api import Api, serving
 
@@ -118,20 +118,6 @@ def test_thousands_of_rows_with_random_faults_are_each_a_score_or_an_error() -> 
     assert set(api.answered) == {text for text, reply in replies.items() if reply.probabilities}
     assert max(api.answered.values()) == 1
     assert api.most_at_once <= ENTRY.concurrency
-
-
-def test_a_guard_that_never_answers_stops_early() -> None:
-    """After twenty calls without a single answer the run is stopped, with the reason."""
-    with (
-        serving(Api(risk_of, lambda _text, _times: "401")) as api,
-        closing(HttpGuard(entry_of(api))) as guard,
-    ):
-        for number in range(GIVES_UP_AFTER - 1):
-            assert guard.ask([str(number)])[0].error == "status 401"
-        with pytest.raises(
-            InferenceError, match=r"none of its first 20 calls; the last: status 401"
-        ):
-            guard.ask(["one more"])
 
 
 def test_a_secret_is_read_when_it_is_sent_and_stands_nowhere_else() -> None:

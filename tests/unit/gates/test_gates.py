@@ -147,7 +147,7 @@ def test_unfit_gates_are_refused(text: str, message: str) -> None:
         ('metric = "recall"\nat_leest = 0.9', "requirement 1: unknown key at_leest"),
         ('metric = "recall"\nat_least = 90', "a share is written 0.9, not 90"),
         ('metric = "recall"\nat_least = "0.9"', "at_least is a number"),
-        ('metric = "recall"\nat_least = nan', "at_least is a number"),
+        ('metric = "recall"\nat_least = nan', "requirement 1, recall: at_least is a number"),
         ('metric = "p95_ms"\nat_most = -1', "within 0..inf"),
         ('metric = "recall"\nat_least = 0.9\nby_more_than = 0.1', "belongs to no_worse_than"),
         ('metric = "recall"\nno_worse_than = "baseline"\nby_more_than = 5', "0.005"),

@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from shield_engine.datasets import ColumnMapping, import_rows
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS, length_bands
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.evaluate import store_rows
@@ -35,7 +36,7 @@ from shield_engine.review.corrections import (
 from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
 from shield_engine.store import DatasetInfo, Scores, Store
 from shield_engine.store.notes import annotate
-from shield_engine.store.rows import Judgement, RowFilter, RowKind, dataset_page, judged_rows
+from shield_engine.store.rows import RowFilter, RowKind, dataset_page, judged_rows
 from shield_engine.training.rows import read_rows as _read_rows
 from shield_engine.types import Mode, Task
 
@@ -298,7 +299,7 @@ def test_errors_are_held_against_right_rows_of_their_class(
         rules=pa.array([["r.ignore"] if hit else [] for hit in is_hit], pa.list_(pa.string())),
         spans=[json.dumps([rule] if hit else []) for hit in is_hit],
     )  # fmt: skip
-    judgement = Judgement(run_id, Mode.HEURISTIC)
+    judgement = verdicts_of(store, RowJudge(run_id, Mode.HEURISTIC))
     found = error_contrasts(store, judgement, 0)
     assert (found.errors, found.others, found.is_sampled) == (20, 20, False)
     assert {one.item for one in found.words if one.is_decided} == {"ignore", "salt", "ignore salt"}
@@ -393,7 +394,7 @@ def test_hard_cases_are_errors_and_near_rows_by_corrected_labels(tmp_path: Path)
     info, run_id = stored(store, tmp_path, rows, risks)
     annotate(store, info.dataset_id, 1, label=1)
     annotate(store, info.dataset_id, 3, tags=["exclude"])
-    found = hard_cases(store, Judgement(run_id, Mode.HEURISTIC), near=0.05)
+    found = hard_cases(store, RowJudge(run_id, Mode.HEURISTIC), near=0.05)
     assert [(row.text, row.label) for row in found.rows] == [
         ("far miss", "injection"), ("twice", "benign"), ("near hit", "injection"),
     ]  # fmt: skip
@@ -442,7 +443,7 @@ def test_length_bands_are_those_of_the_slices(tmp_path: Path) -> None:
     expected = length_bands(np.array(sizes), np.array(windows) > 1)
     for band in LENGTH_BANDS:
         rows = in_length_band(RowFilter(kind=RowKind.ALL), band)
-        found = judged_rows(store, Judgement(run_id, Mode.HEURISTIC), rows)
+        found = judged_rows(store, verdicts_of(store, RowJudge(run_id, Mode.HEURISTIC)), rows)
         assert {row.row_index for row in found} == set(np.flatnonzero(expected == band).tolist())
 
 
