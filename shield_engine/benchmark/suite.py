@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from shield_engine.benchmark.document import TARGETS, Measurement, Ratio
+from shield_engine.benchmark.document import TARGETS, Measure, Ratio
 from shield_engine.benchmark.subject import Effort, Subject, Tally, describe
 from shield_engine.benchmark.timing import (
     Round,
@@ -59,7 +59,7 @@ from shield_engine.types import Mode, ScanResult, Task, Variant
 
 __all__ = ["machine_facts", "run_benchmark"]
 
-Measured = Iterator[Measurement | Ratio]
+Measured = Iterator[Measure | Ratio]
 Item = TypeVar("Item")
 
 _SEED = 7
@@ -80,13 +80,13 @@ _PARTS = ("normalise", "rules", "tokenize", "infer")
 
 def _percentiles(
     name: str, timed: Timed[Any], group: str, detail: Mapping[str, Any], target: str | None = None
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     # The first carries the whole distribution, for whoever draws it.
     steps = np.quantile(timed.wall_s, np.linspace(0, 1, _STEPS)) * 1_000
     extra: dict[str, Any] = {"quantiles": steps.tolist()}
     for label, share in _PERCENTILES:
         estimate = percentile_estimate(timed.wall_s, share).scaled(1_000)
-        yield Measurement(
+        yield Measure(
             f"{name}.{label}", estimate, "ms", group, target=target, detail={**detail, **extra}
         )
         extra = {}
@@ -94,7 +94,7 @@ def _percentiles(
 
 def _rate(
     name: str, rounds: Sequence[Round], detail: Mapping[str, Any], target: str | None = None
-) -> Measurement:
+) -> Measure:
     scanned = sum(done.n for done in rounds)
     cpu_s, wall_s = sum(done.cpu_s for done in rounds), sum(done.wall_s for done in rounds)
     detail = {
@@ -105,7 +105,7 @@ def _rate(
         "cpus_busy": cpu_s / wall_s,
     }
     estimate = mean_estimate([done.per_second for done in rounds])
-    return Measurement(name, estimate, "texts/s", "throughput", "higher", target, detail)
+    return Measure(name, estimate, "texts/s", "throughput", "higher", target, detail)
 
 
 def _paired(above: Floats, below: Floats) -> Figure:
@@ -156,7 +156,7 @@ def _loading(subject: Subject) -> Measured:
         "and the files are in the page cache"
     }
     for entry, milliseconds in zip(entries, loads, strict=True):
-        yield Measurement(
+        yield Measure(
             f"load_cold.{entry.id}.{entry.variant.value}",
             mean_estimate(milliseconds, "loads"),
             "ms",
@@ -178,7 +178,7 @@ def _tokenizing(subject: Subject) -> Measured:
         started = time.perf_counter()
         counted = sum(windows.count(text) for text in texts)
         rates.append(counted / (time.perf_counter() - started))
-    yield Measurement(
+    yield Measure(
         "tokenization",
         mean_estimate(rates),
         "tokens/s",
@@ -218,7 +218,7 @@ def _inference(subject: Subject) -> Measured:
     detail = {"texts_a_call": 16, "tokens_a_text": 64, "threads": threads, **model}
     yield from _percentiles("inference.16_texts", timed, "inference", detail, "inference_batch_16")
     scored = np.asarray([len(scores) for scores in timed.results])
-    yield Measurement(
+    yield Measure(
         "throughput.16_texts",
         mean_estimate(scored / timed.wall_s, "calls"),
         "texts/s",
@@ -345,7 +345,7 @@ def _hit_rates(subject: Subject) -> Measured:
             hits = cache.stats().hits
             found = wilson(hits, n)
             rate = Figure(100 * hits / n, 100 * found.low, 100 * found.high, n, method="Wilson")
-            yield Measurement(
+            yield Measure(
                 f"hit_rate.repeats_{repeats}.size_{size}",
                 rate, "%", "hit_rate", "higher",
                 detail={"requests": n, "distinct_texts": _DISTINCT, "zipf_exponent": exponent},
@@ -488,7 +488,7 @@ def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
     for part, ms in took.items():
         if ms.any():
             what = "mean over scans of texts of at most one window, cache misses"
-            yield Measurement(
+            yield Measure(
                 f"parts.{mode.value}.{part}", mean_estimate(ms), "ms", "parts",
                 detail={"what": what, "share": float(ms.sum() / whole)},
             )  # fmt: skip
@@ -661,7 +661,7 @@ def _replay(subject: Subject) -> Measured:
     rate = Figure(
         hits / n, interval.low, interval.high, n, method="Wilson, as if requests were drawn"
     )
-    yield Measurement("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
+    yield Measure("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
     yield from _percentiles("replay.zipf.hybrid", timed, "replay", detail)
 
 
@@ -700,13 +700,13 @@ def _memory(subject: Subject) -> Measured:
     def estimate(values: Sequence[float]) -> Figure:
         return mean_estimate(values, "fresh processes")
 
-    yield Measurement(
+    yield Measure(
         "start_to_first_verdict", estimate([answer["first_verdict_ms"] for answer in answers]),
         "ms", "load",
         detail={"what": "from starting Python to the first ML verdict, rules built on the way"},
     )  # fmt: skip
     above = "resident memory above Python with NumPy"
-    yield Measurement(
+    yield Measure(
         "memory.engine", estimate([answer["engine_mb"] for answer in answers]), "MB", "memory",
         detail={"what": f"{above}: the engine and the injection rules, no model"},
     )  # fmt: skip
@@ -714,12 +714,12 @@ def _memory(subject: Subject) -> Measured:
         what = "resident memory added by its scanner, its model and one scan"
         if position == 0:
             what += "; the first one brings ONNX Runtime and tokenizers themselves"
-        yield Measurement(
+        yield Measure(
             f"memory.{entry.id}.{entry.variant.value}",
             estimate([answer["models_mb"][position] for answer in answers]), "MB", "memory",
             target=_band("memory_model", entry), detail={"what": what},
         )  # fmt: skip
-    yield Measurement(
+    yield Measure(
         "memory.total", estimate([answer["total_mb"] for answer in answers]), "MB", "memory",
         target="memory_total", detail={"what": f"{above}: the engine with all three models"},
     )  # fmt: skip
@@ -816,7 +816,7 @@ def run_benchmark(
         if on_progress is not None:
             on_progress(title, done / whole)
         for measured in section(subject):
-            kind = "figures" if isinstance(measured, Measurement) else "ratios"
+            kind = "figures" if isinstance(measured, Measure) else "ratios"
             document[kind].append(measured.as_dict())
         done += weight
     if on_progress is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Measurement
+from shield_engine.benchmark.document import Measure
 from shield_engine.benchmark.suite import machine_facts
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
@@ -173,7 +173,7 @@ def _results(
     )
 
 
-def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measurement]:
+def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measure]:
     """Time each operation, checking its answer."""
     few, dataset = max(3, calls // 4), run.dataset_id
     scores = store.runs.scores(run.run_id)
@@ -239,18 +239,16 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measurement]:
                 raise ShieldError(f"workbench: {name} answered {said!r}, expected {answer!r}")
         detail = {"rows": run.rows, "aim_ms": aim_ms}
         first = percentile_estimate(taken[:1], 0.5).scaled(1_000)
-        yield Measurement(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
+        yield Measure(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
         for label, share in (("p50", 0.5), ("p95", 0.95)):
             estimate = percentile_estimate(taken[1:], share).scaled(1_000)
-            yield Measurement(
-                f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail
-            )
+            yield Measure(f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail)
     yield from _four_users(store, run, scores, lab.column, calls)
 
 
 def _four_users(
     store: Store, run: RunInfo, scores: Scores, column: ScoreColumn, calls: int
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     """Have several users ask at once, each for other rows and thresholds; check every answer."""
     taken: list[list[float]] = [[] for _ in range(_USERS)]
     wrong: list[str] = []
@@ -283,6 +281,4 @@ def _four_users(
     detail = {"rows": run.rows, "users": _USERS, "aim_ms": 600, "asks": "a page and the counts"}
     for label, share in (("p50", 0.5), ("p95", 0.95)):
         estimate = percentile_estimate(answers, share).scaled(1_000)
-        yield Measurement(
-            f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail
-        )
+        yield Measure(f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail)

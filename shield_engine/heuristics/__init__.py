@@ -17,7 +17,6 @@ from shield_engine.heuristics.normalizer import (
 from shield_engine.heuristics.parts import (
     HeuristicPart,
     HeuristicScore,
-    RuleHit,
     RulePart,
     Views,
     select_rules,
@@ -33,7 +32,6 @@ __all__ = [
     "Normalized",
     "Normalizer",
     "Rule",
-    "RuleHit",
     "RuleMatcher",
     "Views",
     "bundled_rules",

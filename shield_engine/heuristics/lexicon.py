@@ -12,8 +12,8 @@ from importlib import metadata
 from time import perf_counter
 from typing import Any
 
-from shield_engine.heuristics.parts import HeuristicScore, RuleHit, Views
-from shield_engine.types import Task
+from shield_engine.heuristics.parts import HeuristicScore, Views
+from shield_engine.types import RuleHit, Task
 
 __all__ = ["SHARPNESS", "LexiconPart", "probabilities_of"]
 

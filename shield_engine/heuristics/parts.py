@@ -14,12 +14,11 @@ from typing import Protocol
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.heuristics.normalizer import NORMALIZER_VERSION, Normalized, Normalizer
 from shield_engine.heuristics.ruleset import Rule, RuleMatcher, load_rules
-from shield_engine.types import Task
+from shield_engine.types import RuleHit, Task
 
 __all__ = [
     "HeuristicPart",
     "HeuristicScore",
-    "RuleHit",
     "RulePart",
     "Views",
     "combine",
@@ -52,18 +51,6 @@ _DISGUISES = MappingProxyType(
         "styled_letters": (0.1, "Letters from mathematical or enclosed alphabets"),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RuleHit:
-    """One match of one rule: `text[start:end]` of the text as given."""
-
-    rule_id: str
-    category: str
-    description: str
-    score: float
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shield_engine.heuristics import HeuristicScore, RuleHit
+from shield_engine.heuristics import HeuristicScore
 from shield_engine.ml import MLScore
 from shield_engine.parts import RawScores
 from shield_engine.store import StoredRow
@@ -102,9 +102,8 @@ def stored_scores(row: StoredRow) -> RawScores:
     """Return a stored row's scores; they took no time now."""
     heuristic = None
     if row.heuristic is not None:
-        hits = tuple(RuleHit(**span) for span in row.matches)
         probabilities = tuple(row.heuristic)
-        heuristic = HeuristicScore(_risk(probabilities), probabilities, hits, 0.0, 0.0)
+        heuristic = HeuristicScore(_risk(probabilities), probabilities, row.hits, 0.0, 0.0)
     return RawScores(heuristic, stored_model(row), row.linear)
 
 

@@ -472,7 +472,7 @@ def test_paired_differences_are_those_of_the_evaluation(store: Store, metric: st
             baseline=candidate_of(before, {}),
         )
     )  # fmt: skip
-    figure = paired_binary_metrics(labels, *risks, 0.5, 0.5, confidence=0.9)[metric]
+    figure = paired_binary_metrics(labels, *risks, (0.5, 0.5), confidence=0.9)[metric]
     assert found.value == pytest.approx(figure.value, abs=1e-9)
     assert (found.low, found.high) == pytest.approx((figure.low, figure.high), abs=0.01)
     assert found.outcome is Outcome.PASS
