@@ -17,13 +17,9 @@ from shield_engine.datasets import (
     dataset_name,
     parse_label_map,
 )
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    evaluate_run,
-    row_groups,
-    scores_table,
-)
+from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
 from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
@@ -124,14 +120,14 @@ class DatasetEvaluation:
     item: SuiteItem
     rows: int = 0
     quarantined: int = 0
-    modes: Mapping[Mode, ModeEvaluation] = field(default_factory=dict)
+    modes: Mapping[Mode, Evaluated] = field(default_factory=dict)
     run_id: str | None = None
     scores: pa.Table | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
-    guards: Mapping[str, Mapping[Mode, ModeEvaluation]] = field(default_factory=dict)
+    guards: Mapping[str, Mapping[Mode, Evaluated]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -221,7 +217,7 @@ def evaluate_file(
     run = start(store, shield, dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
     modes = _figures(store, run, item, spec, thresholds)
-    guards: dict[str, Mapping[Mode, ModeEvaluation]] = {}
+    guards: dict[str, Mapping[Mode, Evaluated]] = {}
     for name in _guard_names(shield, item.task, spec):
         guarded = start(
             store, shield, dataset.dataset_id, replace(spec.run_spec, model_id=name, reuse=False)
@@ -269,7 +265,7 @@ def evaluate_suite(
     return results
 
 
-def _plain_modes(modes: Mapping[Mode, ModeEvaluation]) -> dict[str, Any]:
+def _plain_modes(modes: Mapping[Mode, Evaluated]) -> dict[str, Any]:
     return {mode.value: result.as_dict() for mode, result in modes.items()}
 
 
@@ -279,7 +275,7 @@ def _figures(
     item: SuiteItem,
     spec: EvaluationSpec,
     thresholds: Mapping[str, float],
-) -> dict[Mode, ModeEvaluation]:
+) -> dict[Mode, Evaluated]:
     return evaluate_run(
         store,
         run.run_id,
