@@ -1,13 +1,17 @@
-"""What most subcommands begin with: an engine, a store, a progress bar, a text."""
+"""What most subcommands begin with: options, an engine, a store, a progress bar, a text."""
 
 from __future__ import annotations
 
+import inspect
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
+import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shield_engine.cli.output import errors, note
@@ -17,10 +21,66 @@ from shield_engine.settings import Settings
 if TYPE_CHECKING:
     from shield_engine.engine import Shield
     from shield_engine.policy import Policy
+    from shield_engine.runs.execution import Progress
     from shield_engine.store import Store
     from shield_engine.types import Task
 
-__all__ = ["evaluation_store", "free_port", "open_shield", "progress_bar", "read_text"]
+__all__ = [
+    "JsonOption",
+    "StoreOption",
+    "evaluation_store",
+    "free_port",
+    "leave_bundle",
+    "open_shield",
+    "progress_bar",
+    "read_text",
+    "rows_bar",
+    "with_options",
+]
+
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the figures to this file, - for standard output."),
+]
+StoreOption = Annotated[
+    bool, typer.Option("--store/--no-store", help="Keep datasets and runs for the dashboard.")
+]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Show the fields of the dataclasses that a command takes as its options, and fill those.
+
+    An option stands in the help where its class stands among the command's parameters; a field of
+    `Annotated[type, typer.Option(...)]` with a default declares one.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    classes = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    declared: list[tuple[str, Any, Any]] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in classes:
+            types = get_type_hints(classes[name], include_extras=True)
+            declared += [
+                (field.name, types[field.name], field.default) for field in fields(classes[name])
+            ]
+        else:
+            declared.append((name, hints[name], parameter.default))
+
+    def filled(**given: Any) -> None:
+        for name, kind in classes.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    filled.__name__, filled.__doc__ = command.__name__, command.__doc__
+    filled.__annotations__ = {name: hint for name, hint, _ in declared}
+    filled.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+            )
+            for name, hint, default in declared
+        ]
+    )
+    return filled
 
 
 def open_shield(
@@ -47,6 +107,15 @@ def evaluation_store(settings: Settings, *, keep: bool = True) -> Iterator[Store
         yield store
 
 
+def leave_bundle(store: Store, shield: Shield, run_id: str) -> None:
+    """Write a run that was to be kept where the owner of the busy store will find it."""
+    from shield_engine.runs.bundle import write_bundle
+
+    if store.path is None:
+        bundle = write_bundle(store, run_id, shield.settings.bundles)
+        note(f"the store is held by another process; the run waits in {bundle}")
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, float], None]]:
     """Yield a function of (note, share done) that moves a bar on standard error."""
@@ -62,6 +131,13 @@ def progress_bar(title: str) -> Iterator[Callable[[str, float], None]]:
     ) as bar:
         task = bar.add_task(title, total=1.0, note="")
         yield lambda text, share: bar.update(task, completed=share, note=text)
+
+
+@contextmanager
+def rows_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function of a run's progress that moves a bar and tells the speed."""
+    with progress_bar(title) as advance:
+        yield lambda p: advance(f"{p.rows_per_s:,.0f} rows/s", p.rows_done / p.rows)
 
 
 def read_text(argument: str) -> str:
