@@ -1,5 +1,4 @@
-"""Where things lie: the one place that reads the environment, finds what travels with the package
-and writes a file whole.
+"""Where things lie and how files are written: the one place that reads the environment.
 
 | variable | meaning | default |
 | --- | --- | --- |

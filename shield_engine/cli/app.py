@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +81,7 @@ def dashboard(
     os.execv(sys.executable, command)  # noqa: S606 - a fixed argument list, no shell
 
 
-for _name, _command in {
+_COMMANDS: Mapping[str, Callable[..., None]] = {
     "scan": scan,
     "eval": evaluate,
     "suite": suite,
@@ -94,5 +95,6 @@ for _name, _command in {
     "policies": policies,
     "gate": gate,
     "report": report,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from shield_engine.cli.output import console, json_text, note, write_out
 from shield_engine.cli.session import (
-    JsonOption,
-    StoreOption,
     evaluation_store,
     open_shield,
+    option,
     progress_bar,
     with_options,
 )
@@ -31,30 +30,24 @@ __all__ = ["bench"]
 class BenchOptions:
     """What is measured, and where the document goes."""
 
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls: under a minute.")] = False
-    workbench: Annotated[
-        bool,
-        typer.Option("--workbench", help="Time the pages' questions to a large synthetic run."),
-    ] = False
-    rows: Annotated[
-        int | None, typer.Option(min=1_000, help="Of that run: 1,000,000, with --quick 100,000.")
-    ] = None
-    soak: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01, help="Scan for so many minutes instead; are scores and memory steady?"
-        ),
-    ] = None
-    before: Annotated[
-        Path | None,
-        typer.Option("--compare", help="Name what changed since this file of `bench --json`."),
-    ] = None
-    markdown_out: Annotated[
-        Path | None,
-        typer.Option("--markdown", help="Write the tables to this file, or between its marks."),
-    ] = None
-    json_out: JsonOption = None
-    store: StoreOption = True
+    quick: bool = option(False, "Fewer calls: under a minute.", "--quick")
+    workbench: bool = option(
+        False, "Time the pages' questions to a large synthetic run.", "--workbench"
+    )
+    rows: int | None = option(None, "Of that run: 1,000,000, with --quick 100,000.", min=1_000)
+    soak: float | None = option(
+        None, "Scan for so many minutes instead; are scores and memory steady?", min=0.01
+    )
+    before: Path | None = option(
+        None, "Name what changed since this file of `bench --json`.", "--compare"
+    )
+    markdown_out: Path | None = option(
+        None, "Write the tables to this file, or between its marks.", "--markdown"
+    )
+    json_out: Path | None = option(
+        None, "Write the figures to this file, - for standard output.", "--json"
+    )
+    store: bool = option(True, "Keep datasets and runs for the dashboard.", "--store/--no-store")
 
     def __post_init__(self) -> None:
         if self.rows is not None and not self.workbench:

@@ -75,6 +75,8 @@ def _models(settings: Settings) -> Iterator[tuple[str, str, str]]:
         except ShieldError as error:
             yield f"model {task.value}", "wrong", str(error)
             continue
-        model = result.model
-        name = f"{model.id} {model.variant}" if model else "no model"
+        if result.model is None:
+            yield f"model {task.value}", "wrong", "the result names no model"
+            continue
+        name = f"{result.model.id} {result.model.variant}"
         yield f"model {task.value}", "ok", f"{name} loads, verified, and scores"

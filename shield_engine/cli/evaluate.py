@@ -18,11 +18,10 @@ from shield_engine.cli.output import (
     write_out,
 )
 from shield_engine.cli.session import (
-    JsonOption,
-    StoreOption,
     evaluation_store,
     leave_bundle,
     open_shield,
+    option,
     read_text,
     rows_bar,
     with_options,
@@ -40,82 +39,53 @@ __all__ = ["evaluate", "scan", "suite"]
 
 EXIT_FLAGGED = 100
 
-TaskOption = Annotated[
-    str | None, typer.Option("--task", help="prompt_injection, toxicity or sentiment.")
-]
-VariantOption = Annotated[
-    Variant, typer.Option(case_sensitive=False, help="Precision of the model's weights.")
-]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=1.0, help="Instead of the registry's balanced threshold."),
-]
-PolicyOption = Annotated[
-    Path | None,
-    typer.Option("--policy", help="A shield.toml: decides mode, model, threshold and bands."),
-]
+_TASK = "prompt_injection, toxicity or sentiment."
+_VARIANT = "Precision of the model's weights."
+_THRESHOLD = "Instead of the registry's balanced threshold."
+_POLICY = "A shield.toml: decides mode, model, threshold and bands."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """The options of `shield eval`."""
 
-    modes: Annotated[
-        str, typer.Option("--modes", help="Comma-separated: heuristic, ml, hybrid, both.")
-    ] = "heuristic,ml,hybrid,both"
-    variant: VariantOption = Variant.INT8
-    model: Annotated[
-        str | None, typer.Option("--model", help="Registry id; the task's default if absent.")
-    ] = None
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts.")] = None
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None
-    label_map: Annotated[
-        str | None, typer.Option(help="File's values to classes: 1=attack,0=benign.")
-    ] = None
-    slice_column: Annotated[
-        list[str] | None,
-        typer.Option(help="Give the figures by value of this column, too; may be repeated."),
-    ] = None
-    threshold: ThresholdOption = None
-    hybrid_upper: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Heuristic score that ends a hybrid scan as risky."),
-    ] = 0.9
-    hybrid_lower: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Heuristic score that ends it as safe; off if absent."),
-    ] = None
-    hybrid_safe: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Where no rule matched, score of the linear tier that ends it as safe; 0 is off.",
-        ),
-    ] = SAFE_BAND
-    policy: PolicyOption = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that score rows.")] = None
-    reuse: Annotated[
-        bool,
-        typer.Option(
-            "--reuse",
-            help="Take the model's scores from an earlier run of the same file and model.",
-        ),
-    ] = False
-    peers: Annotated[
-        bool,
-        typer.Option(
-            "--peers", help="Score the same rows with the installed scanners of other makers, too."
-        ),
-    ] = False
-    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 7
-    json_out: JsonOption = None
-    scores: Annotated[
-        Path | None,
-        typer.Option("--scores", help="Write every row's scores to this Parquet file."),
-    ] = None
-    store: StoreOption = True
+    modes: str = option("heuristic,ml,hybrid,both", "Comma-separated: heuristic, ml, hybrid, both.")
+    variant: Variant = option(Variant.INT8, _VARIANT, case_sensitive=False)
+    model: str | None = option(None, "Registry id; the task's default if absent.")
+    text_column: str | None = option(None, "Column of the texts.")
+    label_column: str | None = option(None, "Column of the labels.")
+    label_map: str | None = option(None, "File's values to classes: 1=attack,0=benign.")
+    slice_column: list[str] | None = option(
+        None, "Give the figures by value of this column, too; may be repeated."
+    )
+    threshold: float | None = option(None, _THRESHOLD, min=0.0, max=1.0)
+    hybrid_upper: float = option(
+        0.9, "Heuristic score that ends a hybrid scan as risky.", min=0.0, max=1.0
+    )
+    hybrid_lower: float | None = option(
+        None, "Heuristic score that ends it as safe; off if absent.", min=0.0, max=1.0
+    )
+    hybrid_safe: float = option(
+        SAFE_BAND,
+        "Where no rule matched, score of the linear tier that ends it as safe; 0 is off.",
+        min=0.0,
+        max=1.0,
+    )
+    policy: Path | None = option(None, _POLICY)
+    limit: int | None = option(None, "Only the first N rows.", min=1)
+    workers: int | None = option(None, "Threads that score rows.", min=1)
+    reuse: bool = option(
+        False, "Take the model's scores from an earlier run of the same file and model.", "--reuse"
+    )
+    peers: bool = option(
+        False, "Score the same rows with the installed scanners of other makers, too.", "--peers"
+    )
+    seed: int = option(7, "Of the bootstrap intervals.")
+    json_out: Path | None = option(
+        None, "Write the figures to this file, - for standard output.", "--json"
+    )
+    scores: Path | None = option(None, "Write every row's scores to this Parquet file.")
+    store: bool = option(True, "Keep datasets and runs for the dashboard.", "--store/--no-store")
 
     def completed(self, item: SuiteItem) -> SuiteItem:
         """Return the item with the columns and classes of the options where it names none."""
@@ -155,34 +125,25 @@ class EvaluationOptions:
 class SuiteOptions(EvaluationOptions):
     """The options of `shield suite`: the same, for what the suite leaves open."""
 
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the texts where the suite names none.")
-    ] = None
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the labels where the suite names none.")
-    ] = None
-    label_map: Annotated[
-        str | None, typer.Option(help="File's values to classes where the suite has none.")
-    ] = None
-    slice_column: Annotated[
-        list[str] | None, typer.Option(help="Slice column where the suite names none.")
-    ] = None
+    text_column: str | None = option(None, "Column of the texts where the suite names none.")
+    label_column: str | None = option(None, "Column of the labels where the suite names none.")
+    label_map: str | None = option(None, "File's values to classes where the suite has none.")
+    slice_column: list[str] | None = option(None, "Slice column where the suite names none.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanOptions:
     """The options of `shield scan`."""
 
-    task: TaskOption = None
-    mode: Annotated[Mode, typer.Option(help="Which parts decide.")] = Mode.HYBRID
-    variant: VariantOption = Variant.INT8
-    threshold: ThresholdOption = None
-    policy: PolicyOption = None
-    json_out: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False
-    exit_code: Annotated[
-        bool,
-        typer.Option("--exit-code", help=f"Exit with {EXIT_FLAGGED} if a scanner flags the text."),
-    ] = False
+    task: str | None = option(None, _TASK)
+    mode: Mode = option(Mode.HYBRID, "Which parts decide.")
+    variant: Variant = option(Variant.INT8, _VARIANT, case_sensitive=False)
+    threshold: float | None = option(None, _THRESHOLD, min=0.0, max=1.0)
+    policy: Path | None = option(None, _POLICY)
+    json_out: bool = option(False, "Print the results as JSON.", "--json")
+    exit_code: bool = option(
+        False, f"Exit with {EXIT_FLAGGED} if a scanner flags the text.", "--exit-code"
+    )
 
 
 _POLICY_DECIDES = (
@@ -228,7 +189,7 @@ def scan(
 def evaluate(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet, plain or .gz.")],
-    task: Annotated[str, typer.Option(help="prompt_injection, toxicity or sentiment.")],
+    task: Annotated[str, typer.Option(help=_TASK)],
     options: EvaluationOptions,
 ) -> None:
     """Score a file once and give the figures of every mode."""
@@ -243,7 +204,7 @@ def suite(
     *,
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help='JSON: {"datasets": [{"path", "task", ...}]}.')],
-    task: TaskOption = None,
+    task: Annotated[str | None, typer.Option(help=_TASK)] = None,
     options: SuiteOptions,
 ) -> None:
     """Evaluate every file of a suite; --task keeps only that task's files."""

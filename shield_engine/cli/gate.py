@@ -16,6 +16,7 @@ from shield_engine.cli.session import (
     evaluation_store,
     leave_bundle,
     open_shield,
+    option,
     rows_bar,
     with_options,
 )
@@ -50,12 +51,8 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.")]
 class JudgedOptions:
     """By what settings a run is judged."""
 
-    policy: Annotated[
-        Path | None, typer.Option("--policy", help="A shield.toml: judge the run under its policy.")
-    ] = None
-    mode: Annotated[
-        Mode | None, typer.Option("--mode", help="Judge this mode; hybrid if absent and there.")
-    ] = None
+    policy: Path | None = option(None, "A shield.toml: judge the run under its policy.")
+    mode: Mode | None = option(None, "Judge this mode; hybrid if absent and there.")
 
     def __post_init__(self) -> None:
         if self.policy is not None and self.mode is not None:
@@ -70,46 +67,25 @@ class JudgedOptions:
 class BaselineOptions:
     """What a run is compared with."""
 
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Run to compare with, on the same rows.")
-    ] = None
-    baseline_policy: Annotated[
-        Path | None,
-        typer.Option(
-            "--baseline-policy",
-            help="A shield.toml: judge the baseline, or the same run, under its policy.",
-        ),
-    ] = None
+    baseline: str | None = option(None, "Run to compare with, on the same rows.")
+    baseline_policy: Path | None = option(
+        None, "A shield.toml: judge the baseline, or the same run, under its policy."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOptions:
     """How a file is evaluated first."""
 
-    task: Annotated[
-        str | None,
-        typer.Option("--task", help="With a file: prompt_injection, toxicity or sentiment."),
-    ] = None
-    text_column: Annotated[str | None, typer.Option(help="With a file: column of texts.")] = None
-    label_column: Annotated[str | None, typer.Option(help="With a file: column of the labels.")] = (
-        None
-    )
-    label_map: Annotated[
-        str | None, typer.Option(help="With a file: its values to classes: 1=attack,0=benign.")
-    ] = None
-    variant: Annotated[
-        Variant | None, typer.Option(case_sensitive=False, help="With a file: INT8 if absent.")
-    ] = None
-    model: Annotated[str | None, typer.Option("--model", help="With a file: registry id.")] = None
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="With a file: only the first N rows.")
-    ] = None
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="With a file: threads that score rows.")
-    ] = None
-    store: Annotated[
-        bool, typer.Option("--store/--no-store", help="With a file: keep the run.")
-    ] = True
+    task: str | None = option(None, "With a file: prompt_injection, toxicity or sentiment.")
+    text_column: str | None = option(None, "With a file: column of texts.")
+    label_column: str | None = option(None, "With a file: column of the labels.")
+    label_map: str | None = option(None, "With a file: its values to classes: 1=attack,0=benign.")
+    variant: Variant | None = option(None, "With a file: INT8 if absent.", case_sensitive=False)
+    model: str | None = option(None, "With a file: registry id.")
+    limit: int | None = option(None, "With a file: only the first N rows.", min=1)
+    workers: int | None = option(None, "With a file: threads that score rows.", min=1)
+    store: bool = option(True, "With a file: keep the run.", "--store/--no-store")
 
     def refuse(self) -> None:
         """Refuse what says how to evaluate a file where there is none."""
@@ -158,21 +134,14 @@ class FileOptions:
 class OutcomeOptions:
     """Where a gate's outcome is written."""
 
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = (
-        None
+    junit: Path | None = option(None, "Write JUnit XML to this file.")
+    strict: bool = option(
+        False, "In JUnit XML, inconclusive is a failure, not skipped.", "--strict"
     )
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="In JUnit XML, inconclusive is a failure, not skipped."),
-    ] = False
-    markdown: Annotated[
-        Path | None,
-        typer.Option("--markdown", help="Write a Markdown table to this file, - for stdout."),
-    ] = None
-    json_out: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the outcome to this file, - for standard output."),
-    ] = None
+    markdown: Path | None = option(None, "Write a Markdown table to this file, - for stdout.")
+    json_out: Path | None = option(
+        None, "Write the outcome to this file, - for standard output.", "--json"
+    )
 
     def write(self, outcome: GateOutcome) -> None:
         """Write the files asked for; print the outcome unless one goes to standard output."""
@@ -412,7 +381,11 @@ def _write_report(store: Store, report: Report, out: Path) -> None:
 
     from shield_engine.reports import as_html, as_markdown, scored_rows
 
-    texts = {".html": as_html, ".md": as_markdown, ".json": lambda r: json_text(r.as_dict())}
+    texts: Mapping[str, Callable[[Report], str]] = {
+        ".html": as_html,
+        ".md": as_markdown,
+        ".json": lambda document: json_text(document.as_dict()),
+    }
     with replacing(out) as partial:
         if out.suffix in texts:
             partial.write_text(texts[out.suffix](report), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shield_engine.cli.output import note, print_table, size
-from shield_engine.cli.session import open_shield, progress_bar, with_options
+from shield_engine.cli.session import open_shield, option, progress_bar, with_options
 from shield_engine.config import check_task
 from shield_engine.metrics.table import percent
 
@@ -92,29 +92,21 @@ def _fetch(shield: Shield, model_id: str) -> None:
 class TrainingOptions:
     """What may differ from the task's recipe."""
 
-    start: Annotated[
-        str | None,
-        typer.Option(
-            help="Id of the model to go on from; the task's default if not given, `encoder` for "
-            "the bare encoder."
-        ),
-    ] = None
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None
-    max_length: Annotated[
-        int | None, typer.Option(min=8, max=512, help="Tokens a text is cut to.")
-    ] = None
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of the encoder; the head takes five times as much.")
-    ] = None
-    replay: Annotated[
-        float | None,
-        typer.Option(min=0, help="Replayed texts per row of yours, against forgetting."),
-    ] = None
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(help="A source to judge by instead of a fifth of the rows; repeatable."),
-    ] = None
-    seed: Annotated[int, typer.Option(help="Decides the split and the order.")] = 7
+    start: str | None = option(
+        None,
+        "Id of the model to go on from; the task's default if not given, `encoder` for the bare "
+        "encoder.",
+    )
+    epochs: int | None = option(None, "Passes over the rows.", min=1)
+    max_length: int | None = option(None, "Tokens a text is cut to.", min=8, max=512)
+    learning_rate: float | None = option(None, "Of the encoder; the head takes five times as much.")
+    replay: float | None = option(
+        None, "Replayed texts per row of yours, against forgetting.", min=0
+    )
+    hold_out: list[str] | None = option(
+        None, "A source to judge by instead of a fifth of the rows; repeatable."
+    )
+    seed: int = option(7, "Decides the split and the order.")
 
     def changes(self) -> dict[str, Any]:
         """Return the recipe's fields that were given."""

@@ -7,12 +7,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import progress
 
 from shield_engine.cli.output import errors, note
 from shield_engine.errors import ConfigError, StoreBusyError
@@ -26,60 +25,60 @@ if TYPE_CHECKING:
     from shield_engine.types import Task
 
 __all__ = [
-    "JsonOption",
-    "StoreOption",
     "evaluation_store",
     "free_port",
     "leave_bundle",
     "open_shield",
+    "option",
     "progress_bar",
     "read_text",
     "rows_bar",
     "with_options",
 ]
 
-JsonOption = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the figures to this file, - for standard output."),
-]
-StoreOption = Annotated[
-    bool, typer.Option("--store/--no-store", help="Keep datasets and runs for the dashboard.")
-]
+
+def option(default: Any, text: str, *names: str, **limits: Any) -> Any:
+    """Declare a field of a class as an option of the command, named as the field unless `names` are.
+
+    Args:
+        default: Its value if it is not given.
+        text: What the help says.
+        names: Other names, `--x/--no-x` for a switch; a switch needs one.
+        limits: What else `typer.Option` takes: `min`, `max`, `case_sensitive`.
+    """
+    shown = typer.Option(default, *names, help=text, **limits)
+    return field(default=default, metadata={"option": shown})
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show the fields of the dataclasses that a command takes as its options, and fill those.
+    """Show the fields of the classes that a command takes as its options, and fill those classes.
 
-    An option stands in the help where its class stands among the command's parameters; a field of
-    `Annotated[type, typer.Option(...)]` with a default declares one.
+    They stand in the help where the class stands among the command's parameters.
     """
     hints = get_type_hints(command, include_extras=True)
-    classes = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    declared: list[tuple[str, Any, Any]] = []
+    classes: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    declared: list[inspect.Parameter] = []
+
+    def declare(name: str, hint: Any, default: Any) -> None:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        declared.append(inspect.Parameter(name, kind, default=default, annotation=hint))
+
     for name, parameter in inspect.signature(command).parameters.items():
-        if name in classes:
-            types = get_type_hints(classes[name], include_extras=True)
-            declared += [
-                (field.name, types[field.name], field.default) for field in fields(classes[name])
-            ]
-        else:
-            declared.append((name, hints[name], parameter.default))
+        if name not in classes:
+            declare(name, hints[name], parameter.default)
+            continue
+        types = get_type_hints(classes[name])
+        for entry in fields(classes[name]):
+            declare(entry.name, types[entry.name], entry.metadata["option"])
 
     def filled(**given: Any) -> None:
         for name, kind in classes.items():
-            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            given[name] = kind(**{entry.name: given.pop(entry.name) for entry in fields(kind)})
         command(**given)
 
     filled.__name__, filled.__doc__ = command.__name__, command.__doc__
-    filled.__annotations__ = {name: hint for name, hint, _ in declared}
-    filled.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
-            )
-            for name, hint, default in declared
-        ]
-    )
+    filled.__annotations__ = {parameter.name: parameter.annotation for parameter in declared}
+    filled.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
     return filled
 
 
@@ -119,12 +118,12 @@ def leave_bundle(store: Store, shield: Shield, run_id: str) -> None:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, float], None]]:
     """Yield a function of (note, share done) that moves a bar on standard error."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TextColumn("{task.percentage:>3.0f}%"),
+        progress.TextColumn("{task.fields[note]}"),
+        progress.TimeRemainingColumn(),
         console=errors,
         transient=True,
         disable=not sys.stderr.isatty(),
