@@ -38,8 +38,6 @@ from shield_engine.runs.bundle import import_bundle, waiting_bundles
 from shield_engine.runs.worker import JobWorker
 from shield_engine.settings import Settings, bundled
 from shield_engine.store import RunInfo, Scores, Store
-from shield_engine.store.units import row_units
-from shield_engine.store.windows import rows_beyond_window
 from shield_engine.types import Mode, Task, Variant
 
 __all__ = [
@@ -177,7 +175,7 @@ class RunKey:
 @st.cache_resource(max_entries=8, show_spinner="Reading scores")
 def scores(key: RunKey) -> Scores:
     """Return a run's stored scores, shared by all sessions: never change them."""
-    return resources().store.scores(key.run_id)
+    return resources().store.runs.scores(key.run_id)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading scores")
@@ -216,11 +214,11 @@ def sliced(
     """Return candidates by slice column `name`, or by length band if it is `None`."""
     found, store = aligned(candidates, keys, intersect), resources().store
     if name is None:
-        beyond = rows_beyond_window(store, candidates[0].run_id)
+        beyond = store.runs.beyond_window(candidates[0].run_id)
         is_beyond = np.isin(found.row_index, beyond)
         values, name = length_bands(found.scores[0].chars, is_beyond), "length"
     else:
-        values = store.slices(found.dataset_id, name)[found.row_index]
+        values = store.datasets.slices(found.dataset_id, name)[found.row_index]
     return compare_slices(found, name, values, winner)
 
 
@@ -230,8 +228,8 @@ def threshold_lab(key: RunKey, mode: Mode, bands: Bands) -> Lab:
     store = resources().store
     found = scores(key)
     view = mode_view(found, mode, None, bands)
-    groups = row_groups(store, store.run(key.run_id).dataset_id, found)
-    return lab_of(view, row_units(store, key.run_id), groups)
+    groups = row_groups(store, store.runs.find(key.run_id).dataset_id, found)
+    return lab_of(view, store.runs.units(key.run_id), groups)
 
 
 @st.cache_data(max_entries=64, show_spinner="Splitting rows")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
 from dashboard.text import TASK_TITLES, clock, duration, visible
-from shield_engine.store import RunInfo
+from shield_engine.store import RunInfo, StoredRow
 from shield_engine.types import LABELS, Task
 
-__all__ = ["result_facts", "rows_table", "run_title", "runs_frame", "spans_frame", "spans_of"]
+__all__ = ["result_facts", "rows_table", "run_title", "runs_frame", "spans_frame"]
 
 
 def run_title(run: RunInfo, datasets: Mapping[str, str]) -> str:
@@ -51,26 +49,26 @@ def runs_frame(runs: Iterable[RunInfo], datasets: Mapping[str, str]) -> pd.DataF
     )
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], task: Task) -> pd.DataFrame:
+def rows_table(rows: Sequence[StoredRow], task: Task) -> pd.DataFrame:
     """Return a page of rows with both parts' risk, hidden characters written out."""
     names = LABELS[task]
     risky = 1 if len(names) == 2 else 0
     return pd.DataFrame(
         [
             {
-                "id": visible(row["row_id"]),
-                "label": names[row["label"]] if row["label"] is not None else None,
-                f"heuristic P({names[risky]})": row["heuristic"] and row["heuristic"][risky],
-                f"ML P({names[risky]})": row["model"] and row["model"][risky],
-                "rules": ", ".join(row["rules"] or ()),
-                "text": visible((row["text"] or "")[:500]),
+                "id": visible(row.row_id),
+                "label": names[row.label] if row.label is not None else None,
+                f"heuristic P({names[risky]})": row.heuristic and row.heuristic[risky],
+                f"ML P({names[risky]})": row.model and row.model[risky],
+                "rules": ", ".join(row.rules or ()),
+                "text": visible((row.text or "")[:500]),
             }
             for row in rows
         ]
     )
 
 
-def result_facts(row: Mapping[str, Any], task: Task) -> pd.DataFrame:
+def result_facts(row: StoredRow, task: Task) -> pd.DataFrame:
     """Return everything stored about one row as name and value."""
     names = LABELS[task]
 
@@ -80,31 +78,25 @@ def result_facts(row: Mapping[str, Any], task: Task) -> pd.DataFrame:
         return ", ".join(f"{n} {v:.4f}" for n, v in zip(names, values, strict=True))
 
     facts = {
-        "id": visible(row["row_id"]),
-        "label": names[row["label"]] if row["label"] is not None else "none",
-        "characters": f"{row['chars']:,}",
-        "heuristic": probabilities(row["heuristic"]),
-        "ML": probabilities(row["model"]),
-        "deciding window": f"characters {row['window_start']:,} to {row['window_end']:,} "
-        f"of {row['windows']} windows"
-        if row["window_start"] is not None
+        "id": visible(row.row_id),
+        "label": names[row.label] if row.label is not None else "none",
+        "characters": f"{row.chars:,}",
+        "heuristic": probabilities(row.heuristic),
+        "ML": probabilities(row.model),
+        "deciding window": f"characters {row.window_start:,} to {row.window_end:,} "
+        f"of {row.windows} windows"
+        if row.window_start is not None
         else "-",
-        "from the cache": "yes" if row["is_hit"] else "no",
-        "error": visible(row["error"] or "none"),
-        "slices": visible(row["slices"] or "none"),
+        "from the cache": "yes" if row.is_hit else "no",
+        "error": visible(row.error or "none"),
+        "slices": visible(row.slices or "none"),
     }
     return pd.DataFrame({"What": list(facts), "Value": list(facts.values())})
 
 
-def spans_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stored spans of a row."""
-    spans: list[dict[str, Any]] = json.loads(row["spans"] or "[]")
-    return spans
-
-
-def spans_frame(row: Mapping[str, Any]) -> pd.DataFrame:
+def spans_frame(row: StoredRow) -> pd.DataFrame:
     """Return the rules that matched a row with the matched text."""
-    text = row["text"] or ""
+    text = row.text or ""
     return pd.DataFrame(
         [
             {
@@ -116,6 +108,6 @@ def spans_frame(row: Mapping[str, Any]) -> pd.DataFrame:
                 "to": span["end"],
                 "because": span["description"],
             }
-            for span in spans_of(row)
+            for span in row.matches
         ]
     )

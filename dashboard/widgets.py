@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAGE_ROWS",
+    "PURGE_WARNING",
     "charted",
     "choose_run",
     "column",
@@ -30,7 +31,9 @@ __all__ = [
     "download",
     "empty_state",
     "errors_shown",
+    "is_active",
     "link_run",
+    "offer_removal",
     "page_title",
     "paged",
     "pick",
@@ -49,6 +52,12 @@ T = TypeVar("T")
 PAGE_ROWS = 50
 """Rows that a table shows at once."""
 
+PURGE_WARNING = (
+    "Drops the prompts for good; labels, hashes, scores and figures stay. Their bytes leave the "
+    "file when LLM Shield next starts."
+)
+"""What a user is told before a dataset's texts go."""
+
 _STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
     "queued": (":material/schedule:", "gray"),
     "running": (":material/play_circle:", "blue"),
@@ -61,6 +70,7 @@ _STATUS_CHIPS: Mapping[str, tuple[str, str]] = {
 
 _MIME = {
     "csv": "text/csv",
+    "duckdb": "application/octet-stream",
     "html": "text/html",
     "json": "application/json",
     "jsonl": "application/jsonl",
@@ -172,7 +182,7 @@ def pick_run(
         first: Words to choose before any run, such as one that means none.
         more: As in `pick`.
     """
-    datasets = {info.dataset_id: info.title for info in resources().store.datasets()}
+    datasets = {info.dataset_id: info.title for info in resources().store.datasets.all()}
     titles = {word: word for word in first}
     titles |= {run.run_id: run_title(run, datasets) for run in runs}
     chosen: str = pick(title, titles, key=key, **more)
@@ -183,6 +193,8 @@ def choose_run(
     nothing: str,
     advice: str = "Run all modes on the bundled sample from the Overview, or score a dataset of "
     "your own.",
+    *,
+    runs: Iterable[RunInfo] | None = None,
 ) -> RunInfo | None:
     """Let the user choose the run that a page is about, or say how to get one and return `None`.
 
@@ -191,17 +203,19 @@ def choose_run(
     Args:
         nothing: What there is none of yet.
         advice: How to get it.
+        runs: All stored runs, where the page has read them already.
     """
-    runs = {run.run_id: run for run in resources().store.runs() if run.rows_done}
-    if not runs:
+    stored = resources().store.runs.all() if runs is None else runs
+    scored = {run.run_id: run for run in stored if run.rows_done}
+    if not scored:
         empty_state(nothing, advice, "Go to Overview", "app_pages/overview.py")
         return None
-    ordered = sorted(runs.values(), key=lambda run: run.status != RunStatus.DONE)
+    ordered = sorted(scored.values(), key=lambda run: run.status != RunStatus.DONE)
     before = st.query_params.get("run")
     chosen = pick_run("Run", ordered, key="chosen_run", in_url="run")
     if chosen != before:
         st.query_params.pop("row", None)  # it was a row of the run before
-    return runs[chosen]
+    return scored[chosen]
 
 
 def link_run(run_id: str, *pages: str) -> None:
@@ -347,6 +361,26 @@ def empty_state(
             st.switch_page(page)
 
 
+def offer_removal(
+    title: str,
+    warning: str,
+    button: str,
+    remove: Callable[[], object],
+    *,
+    key: str,
+    icon: str = ":material/delete:",
+    disabled: bool = False,
+    failure: str = "That did not work",
+) -> None:
+    """Offer to drop something for good; what goes is said, and the user asked, first."""
+    with st.popover(title, disabled=disabled, icon=icon):
+        st.write(warning)
+        if st.button(button, key=key, type="primary"):
+            with errors_shown(failure):
+                remove()
+                st.rerun()
+
+
 def status_chip(status: str) -> None:
     """Show a run's state as icon, colour and word."""
     icon, color = _STATUS_CHIPS.get(status, (":material/help:", "gray"))
@@ -364,20 +398,21 @@ def watch_run(run_id: str, *, key: str, then: str | None = None) -> None:
 
     Polls twice a second while the run is queued or running, and not at all otherwise.
     """
-    was_active = _is_active(run_id)
+    was_active = is_active(run_id)
     watching = st.fragment(_watch, run_every=0.5 if was_active else None)
     watching(run_id, key, then, was_active)
 
 
-def _is_active(run_id: str) -> bool:
+def is_active(run_id: str) -> bool:
+    """Return whether a run is queued or running."""
     return any(job.run_id == run_id for job in resources().worker.active())
 
 
 def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
     with errors_shown():
-        held = resources()
-        run, job = held.store.run(run_id), held.worker.job(run_id)
-        if job is not None and _is_active(run_id):
+        opened = resources()
+        run, job = opened.store.runs.find(run_id), opened.worker.job(run_id)
+        if job is not None and is_active(run_id):
             waiting = "Waiting for another run. " if job.status == "queued" else ""
             show_progress(job.progress, run.rows, note=waiting)
             is_stopping = job.cancel.is_set()
@@ -387,7 +422,7 @@ def _watch(run_id: str, key: str, then: str | None, was_active: bool) -> None:
                 key=f"{key}_cancel",
                 disabled=is_stopping,
             ):
-                held.worker.cancel(run_id)
+                opened.worker.cancel(run_id)
                 st.rerun(scope="fragment")
             return
         if then is not None and run.status == RunStatus.DONE:

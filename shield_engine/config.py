@@ -148,7 +148,7 @@ class Bands:
 
     def __str__(self) -> str:
         """`lower / upper, tier safe`, as policies and gates show it."""
-        lower, safe = ("off" if one is None else f"{one:g}" for one in (self.lower, self.safe))
+        lower, safe = ("off" if end is None else f"{end:g}" for end in (self.lower, self.safe))
         return f"{lower} / {self.upper:g}, linear tier {safe}"
 
 

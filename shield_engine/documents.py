@@ -39,10 +39,14 @@ _WANTED: Mapping[str, str] = MappingProxyType(
 )
 """What a field of each of pydantic's types holds."""
 
+_CONSTRAINT = "unmet_constraint"
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """Annotates a field: whatever is wrong with it, its type included, has this one sentence.
+
+    Not for a dataclass whose own errors must be seen: they are replaced, too.
 
     Attributes:
         sentence: Goes on after the field's name; may quote the `{value!r}`.
@@ -53,19 +57,19 @@ class Constraint:
     is_met: Callable[[Any], object] = lambda _: True
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the field's own schema with this check around it."""
-        from pydantic_core import ValidationError, core_schema
+        """Return the field's own schema, all of whose errors are this one."""
+        from pydantic_core import core_schema
 
-        def check(value: Any, read: Callable[[Any], Any]) -> Any:
-            try:
-                result = read(value)
-            except ValidationError as error:
-                raise ValueError(self.sentence.format(value=value)) from error
-            if result is not None and not self.is_met(result):
-                raise ValueError(self.sentence.format(value=value))
-            return result
+        return core_schema.custom_error_schema(
+            core_schema.no_info_after_validator_function(self._met, handler(kind)),
+            custom_error_type=_CONSTRAINT,
+            custom_error_message=self.sentence,
+        )
 
-        return core_schema.no_info_wrap_validator_function(check, handler(kind))
+    def _met(self, value: Any) -> Any:
+        if value is not None and not self.is_met(value):
+            raise ValueError
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ class Shape(Generic[_T]):
             return None, self.missing.format(keys=", ".join(missing))
         error = errors[0]
         key, details = self._place(error["loc"]), error.get("ctx", {})
+        if not key:  # a lone surrogate, or more levels than pydantic reads
+            return None, f"cannot be read: {error['msg']}"
         head = key.partition(".")[0].partition("[")[0]
         words = {"key": key, "value": error["input"]}
         kind = error["type"].partition("_")[0]
@@ -178,7 +184,11 @@ class Shape(Generic[_T]):
         if kind in _WANTED:
             return head, self.wrong.format(**words, wanted=_WANTED[kind])
         problem = str(details.get("error", error["msg"]))
-        return head or None, self.problem.format(**words, problem=problem).strip()
+        if error["type"] == _CONSTRAINT:
+            problem = problem.format(value=error["input"])
+        elif error["type"] == "unexpected_keyword_argument":  # within an inner table
+            problem = "is not known"
+        return head, self.problem.format(**words, problem=problem)
 
     def _place(self, loc: tuple[str | int, ...]) -> str:
         """Return a place as a reader writes it: `model.id`, `labels[1]`."""

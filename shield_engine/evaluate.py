@@ -52,7 +52,6 @@ __all__ = [
 
 _COLUMN = Constraint("must be a column name, got {value!r}")
 _COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
-_CLASSES = Constraint("must be an object of value to class, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,10 @@ class SuiteItem:
     path: str
     file: Path
     task: Task
-    text: str | None = None
-    label: str | None = None
+    text: Annotated[str | None, _COLUMN] = None
+    label: Annotated[str | None, _COLUMN] = None
     label_map: Mapping[str, int] | None = None
-    slices: tuple[str, ...] = ()
+    slices: Annotated[tuple[str, ...], _COLUMNS] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def store_rows(
     store: Store, name: str, task: Task, path: Path, imported: ImportedDataset
 ) -> DatasetInfo:
     """Keep imported rows as a dataset version, with its mapping's outcome and quarantine report."""
-    return store.add_dataset(
+    return store.datasets.add(
         name,
         task,
         imported.table,
@@ -290,7 +289,7 @@ def _label_policy(
     """Return how often a sentiment policy's allowed labels are right, `None` for other tasks."""
     if policy is None or policy.task is not Task.SENTIMENT:
         return None
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
     groups = row_groups(store, run.dataset_id, scores)
     return label_policy_figures(
         scores, policy.mode, policy.allowed_labels, bands=policy.bands, groups=groups, seed=seed
@@ -324,7 +323,7 @@ def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[st
             "measured for them"
         )
     if run.errors:
-        reason = store.first_error(run.run_id)
+        reason = store.runs.first_error(run.run_id)
         warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
     return tuple(warnings)
 
@@ -337,32 +336,28 @@ def _plain(record: Any) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _SuiteEntry:
-    """One dataset as a suite file describes it."""
-
-    path: str
-    task: Task
-    text: Annotated[str | None, _COLUMN] = None
-    label: Annotated[str | None, _COLUMN] = None
-    label_map: Annotated[Mapping[str, Any] | None, _CLASSES] = None
-    slice: Annotated[str | tuple[str, ...] | None, _COLUMNS] = None
-
-
-_ENTRY = Shape(_SuiteEntry, unknown="unknown key {keys}", missing='needs a "{keys}"')
+_SUITE_ITEM = Shape(
+    SuiteItem,
+    names={"slices": "slice"},
+    unknown="unknown key {keys}",
+    missing='needs a "{keys}"',
+)
 
 
 def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     where = f"suite {suite}, dataset {number}"
     if not isinstance(entry, dict) or not isinstance(path := entry.get("path"), str):
         raise ConfigError(f'{where}: needs a "path"')
-    read = _ENTRY.read(entry, lambda _, sentence: ConfigError(f"{where} ({path}): {sentence}"))
-    return SuiteItem(
-        path=read.path,
-        file=suite.parent / read.path,
-        task=read.task,
-        text=read.text,
-        label=read.label,
-        label_map=parse_label_map(read.label_map, read.task) if read.label_map else None,
-        slices=(read.slice,) if isinstance(read.slice, str) else read.slice or (),
-    )
+
+    def fail(_: str | None, sentence: str) -> ConfigError:
+        return ConfigError(f"{where} ({path}): {sentence}")
+
+    columns, classes = entry.get("slice") or [], entry.get("label_map") or {}
+    if not isinstance(classes, dict):
+        raise fail("label_map", f"label_map must be an object of value to class, got {classes!r}")
+    values = entry | {
+        "slice": [columns] if isinstance(columns, str) else columns,
+        "label_map": None,
+    }
+    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path)
+    return replace(item, label_map=parse_label_map(classes, item.task)) if classes else item

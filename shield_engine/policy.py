@@ -23,7 +23,6 @@ FORMAT = 1
 """Version of the file format; a file of a later one is refused."""
 
 _SENTIMENT_LABELS = ("neutral", "positive")
-_BANDS = Constraint("is a table of numbers upper, lower and safe, got {value!r}")
 _VERSION = Constraint("{value!r} is no whole number from 0", lambda version: version >= 0)
 
 
@@ -52,7 +51,7 @@ class Policy:
     task: Task
     mode: Mode
     threshold: float | None
-    bands: Annotated[Bands, _BANDS] = field(default_factory=Bands)
+    bands: Bands = field(default_factory=Bands)
     model_id: str | None = None
     variant: Variant | None = None
     model_sha256: str | None = None

@@ -52,7 +52,7 @@ def add_dataset(
         }
     )
     columns = sorted({key for one in slices or () for key in one})
-    return store.add_dataset(
+    return store.datasets.add(
         name,
         task,
         table,
@@ -81,7 +81,7 @@ def add_run(
     scores, and `scores` the model's.
     """
     has_model = part == "ml"
-    run = store.create_run(
+    run = store.runs.add(
         dataset,
         parts=[part] if heuristic is None else ["heuristic", "ml"],
         rows=dataset.rows if rows is None else rows,
@@ -100,7 +100,7 @@ def add_run(
     rules_say = nothing
     if heuristic is not None:
         rules_say = pa.array([_probabilities(one, width) for one in heuristic], given.type)
-    store.append_results(
+    store.runs.append(
         run.run_id,
         pa.table(
             {
@@ -120,8 +120,8 @@ def add_run(
         ),
         1.0,
     )  # fmt: skip
-    store.set_status(run.run_id, RunStatus.DONE)
-    return store.run(run.run_id)
+    store.runs.set_status(run.run_id, RunStatus.DONE)
+    return store.runs.find(run.run_id)
 
 
 def _probabilities(score: Sequence[float] | float | None, width: int) -> list[float] | None:

@@ -2,125 +2,14 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
-from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_path, scores
-from dashboard.tables import runs_frame
-from dashboard.text import MODE_TITLES, TASK_TITLES, plain
-from dashboard.widgets import errors_shown, page_title, status_chip, watch_run
-from shield_engine.datasets import import_rows
-from shield_engine.decide.figures import available_modes, mode_view
-from shield_engine.evaluate import store_rows
-from shield_engine.metrics.table import percent
-from shield_engine.runs.execution import RunSpec, start
-from shield_engine.statistics.intervals import wilson
-from shield_engine.store import RunInfo, RunStatus
-from shield_engine.types import LABELS, Task
-
-COMPARE = "app_pages/compare.py"
-LATEST = 3
-SENTIMENT_RISK = LABELS[Task.SENTIMENT].index("negative")
-
-
-def run_sample() -> str:
-    """Import the bundled injection sample, start a run of both parts, and return its id."""
-    held = resources()
-    path = sample_path(Task.PROMPT_INJECTION)
-    imported = import_rows(path, Task.PROMPT_INJECTION)
-    info = store_rows(held.store, path.stem, Task.PROMPT_INJECTION, path, imported)
-    run = start(held.store, held.shield, info.dataset_id, RunSpec())
-    held.worker.submit(run.run_id)
-    return run.run_id
-
-
-def key_figure(run: RunInfo) -> tuple[str, str]:
-    """Return what a run says at a glance: the mode most often right, or what is flagged.
-
-    Bootstrapped figures stay on Compare: over 100,000 rows they take seconds, these milliseconds.
-    """
-    stored, thresholds = scores(RunKey.of(run)), dict(balanced(run))
-    views = {
-        mode: mode_view(stored, mode, thresholds.get(mode.value)) for mode in available_modes(run)
-    }
-    right = {
-        mode: (int((view.predicted == view.labels)[view.counts].sum()), int(view.counts.sum()))
-        for mode, view in views.items()
-        if view.counts.any()
-    }
-    if right:
-        best = max(right, key=lambda mode: right[mode][0] / right[mode][1])
-        correct, rows = right[best]
-        ends = wilson(correct, rows)
-        return (
-            f"Highest accuracy: {MODE_TITLES[best]}",
-            percent(correct / rows, ends.low, ends.high),
-        )
-    mode, view = next(iter(views.items()))
-    risky = SENTIMENT_RISK if run.task is Task.SENTIMENT else 1
-    flagged = int((view.predicted == risky).sum())
-    return f"Flagged by {MODE_TITLES[mode]}", percent(flagged / max(int(view.is_scored.sum()), 1))
-
-
-def show_latest(run: RunInfo, title: str) -> None:
-    """Show one run as a card with its key figures and the way to its comparison."""
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{plain(title)}**")
-            status_chip(run.status)
-        st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows")
-        if run.status != RunStatus.DONE:
-            return
-        title, value = key_figure(run)
-        st.metric(title, value, help="At the registry's balanced threshold, with 95% interval.")
-        if st.button("Compare", key=f"compare_{run.run_id}", icon=":material/compare_arrows:"):
-            st.switch_page(COMPARE, query_params={"run": run.run_id})
-
+from dashboard.overview.parts import show_counts, show_latest, show_sample
+from dashboard.widgets import page_title
 
 page_title(
     "LLM Shield",
     "Which scanner, in which mode, at which threshold should guard your language model, and what "
     "does it cost in misses, false alarms and milliseconds?",
 )
-held = resources()
-with st.container(border=True):
-    st.markdown("**See an answer first**")
-    st.caption(
-        "Scores the bundled prompt-injection sample with rules and with the model, then shows "
-        "heuristic, ML, hybrid and both side by side. Takes a few seconds."
-    )
-    started = st.session_state.get(OVERVIEW_RUN)
-    if st.button(
-        "Compare all modes on the bundled sample",
-        type="primary",
-        icon=":material/compare_arrows:",
-        key="compare_sample",
-        disabled=started is not None and any(job.run_id == started for job in held.worker.active()),
-    ):
-        with errors_shown("The sample could not be run"), st.spinner("Importing the sample"):
-            st.session_state[OVERVIEW_RUN] = run_sample()
-            st.rerun()
-    if started is not None:
-        watch_run(started, key="overview", then=COMPARE)
-
-counts = held.store.counts()
-cards = {
-    "Datasets": counts["datasets"],
-    "Rows stored": counts["dataset_rows"],
-    "Runs": counts["runs"],
-    "Scored rows": counts["results"],
-}
-for column, (title, value) in zip(st.columns(len(cards)), cards.items(), strict=True):
-    column.metric(title, f"{value:,}", border=True)
-
-runs = held.store.runs()
-titles = {info.dataset_id: info.title for info in held.store.datasets()}
-st.subheader("Latest runs", anchor=False)
-if runs:
-    for column, run in zip(st.columns(LATEST), runs[:LATEST], strict=False):
-        with column:
-            show_latest(run, titles.get(run.dataset_id, run.dataset_id))
-    st.dataframe(runs_frame(runs[:10], titles), hide_index=True, alt="The ten latest runs")
-else:
-    st.caption("No run yet. The button above makes the first one; your own data goes in here:")
-    if st.button("Import a dataset", icon=":material/upload_file:", key="to_datasets"):
-        st.switch_page("app_pages/datasets.py")
+show_sample()
+show_counts()
+show_latest()

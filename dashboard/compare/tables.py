@@ -13,18 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.text import MODE_TITLES, milliseconds
-from dashboard.text import (
-    visible as shown,
-)
+from dashboard.text import MODE_TITLES, milliseconds, visible
 from shield_engine.decide.candidates import Candidate, of_policy
 from shield_engine.decide.compare import Comparison, Pair, Standing
 from shield_engine.decide.figures import ModeView, available_modes
 from shield_engine.decide.paired import LatencyRatio
-from shield_engine.decide.slices import Lattice, SliceRow, SliceTable, SliceTest
+from shield_engine.decide.slices import Lattice, LatticeLine, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
 from shield_engine.errors import ConfigError
-from shield_engine.metrics.figures import confusion
+from shield_engine.metrics.curves import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
@@ -43,6 +40,7 @@ __all__ = [
     "headline",
     "latency_frame",
     "lattice_frame",
+    "lattice_members",
     "load_frame",
     "matrix_of",
     "mode_options",
@@ -98,12 +96,12 @@ def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Optio
         if policy.task is not run.task:
             continue
         try:
-            found = of_policy(policy, run)
+            fitted = of_policy(policy, run)
         except ConfigError as error:
             reasons.append(str(error))
             continue
-        title = f"Policy {shown(policy.title)}"
-        candidate = Candidate(run.run_id, found.mode, found.threshold, found.bands, title)
+        title = f"Policy {visible(policy.title)}"
+        candidate = Candidate(run.run_id, fitted.mode, fitted.threshold, fitted.bands, title)
         label = f"{title} ({MODE_TITLES[policy.mode]}, {_threshold_text(policy.threshold)})"
         options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate))
     return options, reasons
@@ -126,13 +124,13 @@ def run_options(
     for other in fitting:
         thresholds = thresholds_of(other)
         model = f"{other.model_id} {other.variant}, " if other.model_id else ""
-        dataset = shown(datasets.get(other.dataset_id, other.dataset_id))
+        dataset = visible(datasets.get(other.dataset_id, other.dataset_id))
         for mode in available_modes(other):
             title = f"{MODE_TITLES[mode]} of run {other.run_id[:6]}"
             options.append(
                 Option(
                     f"run:{other.run_id}:{mode.value}",
-                    f"{title} ({shown(model)}{dataset})",
+                    f"{title} ({visible(model)}{dataset})",
                     Candidate(other.run_id, mode, thresholds.get(mode.value), title=title),
                 )
             )
@@ -208,8 +206,8 @@ def delta_frame(comparison: Comparison, names: Sequence[str]) -> pd.DataFrame:
 
 def _decided(pair: Pair) -> str:
     words = {"risky": "misses", "harmless": "false alarms", "all": "accuracy"}
-    found = [word for scope, word in words.items() if (t := pair.test(scope)) and t.is_decided]
-    return ", ".join(found) or "nothing"
+    decided = [word for scope, word in words.items() if (t := pair.test(scope)) and t.is_decided]
+    return ", ".join(decided) or "nothing"
 
 
 def evidence_frame(comparison: Comparison) -> pd.DataFrame:
@@ -279,7 +277,8 @@ def latency_frame(comparison: Comparison) -> pd.DataFrame:
         is_derived = standing.mode in {Mode.HYBRID, Mode.BOTH}
         for kind, summary in (("miss", standing.latency), ("hit", standing.latency_hit)):
             is_miss = kind == "miss"
-            found = ratios.get(standing.title) if is_miss else None
+            pair = ratios.get(standing.title) if is_miss else None
+            p50, p95 = ("-", "-") if pair is None else map(ratio_text, pair)
             rows.append(
                 {
                     "Candidate": _marked(comparison, place),
@@ -288,8 +287,8 @@ def latency_frame(comparison: Comparison) -> pd.DataFrame:
                     "p95": milliseconds(summary.p95),
                     "p99": milliseconds(summary.p99),
                     "n": summary.n,
-                    "p50 against baseline": "-" if found is None else ratio_text(found[0]),
-                    "p95 against baseline": "-" if found is None else ratio_text(found[1]),
+                    "p50 against baseline": p50,
+                    "p95 against baseline": p95,
                     "How": "summed from its parts" if is_derived and is_miss else "measured",
                 }
             )
@@ -359,7 +358,7 @@ def slice_frame(table: SliceTable, metric: str, baseline: str) -> pd.DataFrame:
     """Return one row a slice: each candidate's figure, and how the winner does against the rest."""
     return pd.DataFrame(
         [
-            {"Slice": shown(row.value) or "(none)", "n": row.n, "Winner here": _finding(row)}
+            {"Slice": visible(row.value) or "(none)", "n": row.n, "Winner here": _finding(row)}
             | {title: _with_n(figures[metric], row.n) for title, figures in row.figures.items()}
             | {
                 "Winner against baseline": _against(_rival(row, baseline), row.n),
@@ -396,43 +395,69 @@ def _against(test: SliceTest | None, n: int, *, named: bool = False) -> str:
 
 def slice_note(table: SliceTable) -> str:
     """Return in words where the overall winner loses."""
-    lost = [shown(row.value) or "(none)" for row in table.rows if row.finding == "loses"]
-    behind = [shown(row.value) or "(none)" for row in table.rows if row.finding == "seems to lose"]
-    said = [f"{table.winner} leads overall."]
+    lost = [visible(row.value) or "(none)" for row in table.rows if row.finding == "loses"]
+    behind = [
+        visible(row.value) or "(none)" for row in table.rows if row.finding == "seems to lose"
+    ]
+    sentences = [f"{table.winner} leads overall."]
     if lost:
-        said.append(f"It loses, beyond chance, in: {', '.join(lost)}.")
+        sentences.append(f"It loses, beyond chance, in: {', '.join(lost)}.")
     if behind:
-        said.append(f"It seems to lose, but that may be chance, in: {', '.join(behind)}.")
+        sentences.append(f"It seems to lose, but that may be chance, in: {', '.join(behind)}.")
     if not lost and not behind:
-        said.append("It is behind in no slice.")
+        sentences.append("It is behind in no slice.")
     values, rows = table.left_out
     if values:
-        said.append(f"{values:,} smaller slices with {rows:,} rows are not shown.")
-    return " ".join(said)
+        sentences.append(f"{values:,} smaller slices with {rows:,} rows are not shown.")
+    return " ".join(sentences)
 
 
-def lattice_frame(found: Lattice) -> pd.DataFrame:
+def lattice_frame(verdicts: Lattice) -> pd.DataFrame:
     """Return how heuristic and model verdicts meet each label, disagreements first."""
-    names = found.label_names
+    names = verdicts.label_names
     return pd.DataFrame(
         [
             {
-                "Label": names[line.label] if line.label >= 0 else "none",
+                "Label": _label(verdicts, line),
                 "Heuristic says": names[line.heuristic],
                 "ML says": names[line.model],
                 "Rows": len(line.rows),
-                "Share": percent(len(line.rows) / found.n),
+                "Share": percent(len(line.rows) / verdicts.n),
                 "Meaning": line.meaning,
             }
-            for line in found.lines
+            for line in verdicts.lines
         ],
         columns=["Label", "Heuristic says", "ML says", "Rows", "Share", "Meaning"],
     )
 
 
-def change_frame(found: Lattice) -> pd.DataFrame:
+def _label(verdicts: Lattice, line: LatticeLine) -> str:
+    return verdicts.label_names[line.label] if line.label >= 0 else "none"
+
+
+def change_frame(verdicts: Lattice) -> pd.DataFrame:
     """Return what hybrid fixed and broke, and where all are wrong."""
     return pd.DataFrame(
-        [{"What": change.what, "Rows": len(change.rows)} for change in found.changes],
+        [{"What": change.what, "Rows": len(change.rows)} for change in verdicts.changes],
         columns=["What", "Rows"],
     )
+
+
+def lattice_members(verdicts: Lattice) -> list[tuple[str, NDArray[np.int64]]]:
+    """Return every count of the agreement in words, with the positions of its rows."""
+    names = verdicts.label_names
+    members = [
+        (
+            f"Label {_label(verdicts, line)}, heuristic {names[line.heuristic]}, "
+            f"ML {names[line.model]}",
+            line.rows,
+        )
+        for line in verdicts.lines
+    ]
+    members += [(change.what, change.rows) for change in verdicts.changes]
+    if verdicts.prefilter is not None:
+        members += [
+            ("Risky rows lost to the rules before the model", verdicts.prefilter.lost),
+            ("Harmless rows flagged by the rules before the model", verdicts.prefilter.alarms),
+        ]
+    return members

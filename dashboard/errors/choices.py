@@ -14,6 +14,7 @@ from dashboard.errors.tables import KIND_TITLES, judge_options, kinds_of
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
+from shield_engine.decide.judged import RowJudge
 from shield_engine.decide.slices import LENGTH_BANDS
 from shield_engine.review.corrections import in_length_band
 from shield_engine.store import DatasetInfo, RunInfo
@@ -23,7 +24,6 @@ from shield_engine.store.rows import (
     Classes,
     Disagreement,
     ErrorCounts,
-    Judgement,
     RowFilter,
     RowKind,
 )
@@ -58,7 +58,7 @@ class Subject:
 
     run: RunInfo
     info: DatasetInfo
-    judgement: Judgement
+    judgement: RowJudge
     classes: Classes
     notes: int
     limits: Mapping[str, float]
@@ -72,7 +72,7 @@ class Subject:
 def choose_subject(run: RunInfo) -> Subject:
     """Let the user choose mode or policy, threshold, and whether corrected labels count."""
     store, limits = resources().store, dict(balanced(run))
-    info = store.dataset(run.dataset_id)
+    info = store.datasets.find(run.dataset_id)
     options = judge_options(run, limits, policies(store))
     left, middle, right = st.columns([5, 3, 4], vertical_alignment="bottom")
     with left:
@@ -94,7 +94,7 @@ def choose_subject(run: RunInfo) -> Subject:
         help="Judge rows by the labels you corrected here. Other pages go by the imported labels "
         "until you make a corrected version of the dataset.",
     )
-    judgement = Judgement(
+    judgement = RowJudge(
         run.run_id, chosen.mode, chosen.threshold, chosen.bands, bool(is_corrected and notes)
     )
     classes = queries.classes_of(judgement, RunKey.of(run), notes)

@@ -36,7 +36,6 @@ from shield_engine.review.corrections import (
 )
 from shield_engine.store.notes import dataset_annotations
 from shield_engine.store.rows import RowFilter
-from shield_engine.store.versions import lineage
 
 __all__ = ["show_export", "show_suspects", "show_wording"]
 
@@ -207,9 +206,9 @@ def _show_correction(subject: Subject) -> None:
             version = corrected_version(store, info.dataset_id, excludes=excludes)
             st.session_state["errors_made"] = version.dataset_id
     made_id = st.session_state.get("errors_made")
-    line = lineage(store, info.dataset_id)
-    if made_id in {version.dataset_id for version in store.datasets()}:
-        line = lineage(store, made_id)
+    line = store.datasets.lineage(info.dataset_id)
+    if made_id in {version.dataset_id for version in store.datasets.all()}:
+        line = store.datasets.lineage(made_id)
         st.success(plain(f"{line[0].title} is stored: {line[0].rows:,} rows."))
         if st.button("Score it", key="errors_score", icon=":material/play_arrow:"):
             st.session_state["run_dataset"] = made_id

@@ -5,11 +5,10 @@ Cached functions take values. Counts that annotations can change take their numb
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from dashboard.state import RunKey, resources, scores
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.review.contrasts import Contrasts, error_contrasts
 from shield_engine.review.corrections import (
     HardCases,
@@ -19,18 +18,18 @@ from shield_engine.review.corrections import (
     with_neighbours,
 )
 from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
+from shield_engine.store import StoredRow
 from shield_engine.store.rows import (
     Classes,
     ErrorCounts,
     JudgedRow,
-    Judgement,
     RowChoices,
     RowFilter,
+    Verdicts,
     count_rows,
-    judged_classes,
     judged_rows,
     row_choices,
-    row_contents,
+    stored_rows,
 )
 
 __all__ = [
@@ -43,27 +42,34 @@ __all__ = [
     "index_of",
     "page_of",
     "suspects",
+    "verdicts",
 ]
 
 
+def verdicts(judgement: RowJudge, key: RunKey) -> Verdicts:
+    """Return the verdict on every row; made anew each time, from scores that are cached."""
+    return verdicts_of(resources().store, judgement, scores(key))
+
+
 @st.cache_data(max_entries=32, show_spinner="Counting rows")
-def counts(judgement: Judgement, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
+def counts(judgement: RowJudge, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
     """Return how many rows of each kind pass a filter."""
-    return count_rows(resources().store, judgement, rows)
+    return count_rows(resources().store, verdicts(judgement, key), rows)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
 def page_of(
-    judgement: Judgement, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
+    judgement: RowJudge, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
 ) -> list[JudgedRow]:
     """Return one page of judged rows."""
-    return judged_rows(resources().store, judgement, rows, offset=offset, limit=limit)
+    store = resources().store
+    return judged_rows(store, verdicts(judgement, key), rows, offset=offset, limit=limit)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def classes_of(judgement: Judgement, key: RunKey, said: int) -> Classes:
+def classes_of(judgement: RowJudge, key: RunKey, said: int) -> Classes:
     """Return the classes that a judgement tells apart."""
-    return judged_classes(resources().store, judgement)
+    return verdicts(judgement, key).classes
 
 
 @st.cache_data(max_entries=8, show_spinner="Looking at rules and slices")
@@ -72,10 +78,10 @@ def choices(key: RunKey) -> RowChoices:
     return row_choices(resources().store, key.run_id)
 
 
-def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, dict[str, Any]]:
+def contents(dataset_id: str, indexes: list[int], run_id: str) -> dict[int, StoredRow]:
     """Return id, text, label and rules of some rows by row index."""
-    rows = row_contents(resources().store, dataset_id, indexes, run_id)
-    return {row["row_index"]: row for row in rows}
+    rows = stored_rows(resources().store, dataset_id, indexes, run_id)
+    return {row.row_index: row for row in rows}
 
 
 @st.cache_resource(max_entries=2, show_spinner="Comparing texts")
@@ -88,24 +94,24 @@ def index_of(dataset_id: str, is_purged: bool) -> NeighbourIndex | None:
 def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
     """Return a run's suspected label errors, ranked with their neighbours where texts are there."""
     store = resources().store
-    run = store.run(key.run_id)
+    run = store.runs.find(key.run_id)
     found = label_suspects(scores(key))
     index = index_of(run.dataset_id, is_purged) if found else None
     if index is None:
         return found
-    rows = row_contents(store, run.dataset_id, [suspect.row_index for suspect in found])
-    return with_neighbours(found, index, {row["row_index"]: row["text"] for row in rows})
+    rows = stored_rows(store, run.dataset_id, [suspect.row_index for suspect in found])
+    return with_neighbours(found, index, {row.row_index: row.text or "" for row in rows})
 
 
 @st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")
 def contrasts(
-    judgement: Judgement, label: int, rows: RowFilter, key: RunKey, said: int
+    judgement: RowJudge, label: int, rows: RowFilter, key: RunKey, said: int
 ) -> Contrasts:
     """Return what the errors of one class have in common."""
-    return error_contrasts(resources().store, judgement, label, rows=rows)
+    return error_contrasts(resources().store, verdicts(judgement, key), label, rows=rows)
 
 
 @st.cache_data(max_entries=2, show_spinner="Collecting hard cases")
-def hard_cases_of(judgement: Judgement, near: float, key: RunKey, said: int) -> HardCases:
+def hard_cases_of(judgement: RowJudge, near: float, key: RunKey, said: int) -> HardCases:
     """Return errors and near-threshold rows with their corrected labels."""
-    return hard_cases(resources().store, judgement, near)
+    return hard_cases(resources().store, judgement, near, scores(key))

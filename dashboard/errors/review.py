@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -14,6 +13,7 @@ from dashboard.text import visible
 from dashboard.widgets import show_error, show_table
 from shield_engine.errors import ShieldError
 from shield_engine.review.corrections import EXCLUDE_TAG
+from shield_engine.store import StoredRow
 from shield_engine.store.notes import (
     Annotation,
     annotate,
@@ -79,11 +79,11 @@ def _toggle_exclude(dataset_id: str, row_index: int, key: str) -> None:
     _save_tags(dataset_id, row_index, key)
 
 
-def show_review(subject: Subject, rows: RowFilter, row: Mapping[str, Any], total: int) -> None:
+def show_review(subject: Subject, rows: RowFilter, row: StoredRow, total: int) -> None:
     """Let the user relabel, tag and note a row; everything is saved at once."""
-    store, dataset_id, index = resources().store, subject.info.dataset_id, row["row_index"]
+    store, dataset_id, index = resources().store, subject.info.dataset_id, row.row_index
     now = annotation(store, dataset_id, index)
-    names, imported = LABELS[subject.run.task], row["label"]
+    names, imported = LABELS[subject.run.task], row.label
     holds = imported if now.label is None else now.label
     st.markdown(
         f"**Label**: {'none' if holds is None else names[holds]}"

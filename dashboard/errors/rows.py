@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,24 +20,24 @@ from dashboard.errors.tables import (
     verdict_text,
     windows_frame,
 )
-from dashboard.state import resources
-from dashboard.tables import result_facts, spans_frame, spans_of
+from dashboard.state import RunKey, resources
+from dashboard.tables import result_facts, spans_frame
 from dashboard.text import MARKS, marked, plain, visible
 from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_table, show_text
 from shield_engine.config import MLConfig
 from shield_engine.decide.figures import available_modes
+from shield_engine.decide.judged import RowJudge
 from shield_engine.errors import ConfigError
 from shield_engine.review.neighbours import MOST_INDEXED
-from shield_engine.store import RunInfo
+from shield_engine.store import RunInfo, StoredRow
 from shield_engine.store.notes import dataset_annotations
 from shield_engine.store.rows import (
     Classes,
     JudgedRow,
-    Judgement,
     RowFilter,
     RowKind,
-    judged_row,
     same_text,
+    stored_rows,
 )
 from shield_engine.types import Mode, Variant
 
@@ -178,15 +177,15 @@ def _list_columns(classes: Classes) -> dict[str, Any]:
 def _show_row(subject: Subject, rows: RowFilter, row_index: int, total: int) -> None:
     """Show one row whole: text, verdicts, reasons, neighbours and what was noted of it."""
     store, run = resources().store, subject.run
-    stored = store.page(subject.info.dataset_id, run_id=run.run_id, indexes=[row_index])
-    judged = judged_row(store, subject.judgement, row_index)
+    stored = stored_rows(store, subject.info.dataset_id, [row_index], run.run_id)
+    judged = queries.verdicts(subject.judgement, RunKey.of(run)).row(row_index)
     st.query_params["row"] = str(row_index)
     st.session_state["errors_row_url"] = f"{run.run_id}:{row_index}"
     if not stored or judged is None:
         st.warning(f"Run {run.run_id} has no row {row_index}.", icon=":material/search_off:")
         return
     row = stored[0]
-    st.subheader(plain(f"Row {row['row_id']}"), anchor=False)
+    st.subheader(plain(f"Row {row.row_id}"), anchor=False)
     st.markdown(plain(verdict_text(judged, subject.classes, subject.judgement.threshold)))
     left, right = st.columns([3, 2])
     with left:
@@ -197,21 +196,21 @@ def _show_row(subject: Subject, rows: RowFilter, row_index: int, total: int) -> 
     _show_neighbours(subject, row)
 
 
-def _show_text(run: RunInfo, row: Mapping[str, Any]) -> None:
+def _show_text(run: RunInfo, row: StoredRow) -> None:
     """Show the text with matched spans marked, and the window that decided."""
-    text = row["text"]
+    text = row.text
     if text is None:
         st.caption("This dataset's texts were purged.")
         return
-    spans = [(span["start"], span["end"]) for span in spans_of(row)]
+    spans = [(span["start"], span["end"]) for span in row.matches]
     is_marked = spans and st.toggle(
         f"Mark what rules matched {MARKS[0]}so{MARKS[1]}", value=True, key="errors_marked"
     )
     show_text(marked(text, spans) if is_marked else text, height=220)
-    if row["windows"] is not None and row["windows"] > 1:
-        begin, stop = row["window_start"], row["window_end"]
+    if row.windows is not None and row.windows > 1:
+        begin, stop = row.window_start, row.window_end
         st.caption(
-            f"Longer than the model's window: it was read in {row['windows']:,} windows, and "
+            f"Longer than the model's window: it was read in {row.windows:,} windows, and "
             f"characters {begin:,} to {stop:,} of {len(text):,} weighed most."
         )
         with st.expander("The deciding window"):
@@ -235,17 +234,18 @@ def _show_windows(run: RunInfo, text: str) -> None:
         show_table(frame, key="errors_window_scores", alt="Scores of each window")
 
 
-def _show_reasons(subject: Subject, row: Mapping[str, Any], judged: JudgedRow) -> None:
+def _show_reasons(subject: Subject, row: StoredRow, judged: JudgedRow) -> None:
     """Show what each mode said, which rules matched, and what the scan took."""
-    store, run, judgement = resources().store, subject.run, subject.judgement
+    run, judgement = subject.run, subject.judgement
     verdicts: dict[Mode, tuple[JudgedRow | None, Classes, float]] = {}
     for mode in available_modes(run):
         if mode is judgement.mode:
             verdicts[mode] = (judged, subject.classes, judgement.threshold)
             continue
         threshold = subject.limits.get(mode.value, 0.5)
-        other = Judgement(run.run_id, mode, threshold, is_corrected=judgement.is_corrected)
-        verdicts[mode] = (judged_row(store, other, row["row_index"]), subject.classes, threshold)
+        other = RowJudge(run.run_id, mode, threshold, is_corrected=judgement.is_corrected)
+        verdict = queries.verdicts(other, RunKey.of(run)).row(row.row_index)
+        verdicts[mode] = (verdict, subject.classes, threshold)
     st.markdown("**What each mode said**")
     show_table(mode_frame(verdicts), key="errors_modes", columns={"Score": PROBABILITY})
     spans = spans_frame(row)
@@ -256,11 +256,10 @@ def _show_reasons(subject: Subject, row: Mapping[str, Any], judged: JudgedRow) -
         st.caption("No rule matched this row.")
     with st.expander("Probabilities, window and timings"):
         show_table(result_facts(row, run.task), key="errors_facts")
-        (result,) = store.results(run.run_id, [row["row_index"]])
-        show_table(timing_frame(result), key="errors_timings")
+        show_table(timing_frame(row), key="errors_timings")
 
 
-def _show_neighbours(subject: Subject, row: Mapping[str, Any]) -> None:
+def _show_neighbours(subject: Subject, row: StoredRow) -> None:
     """Show the rows most like the open one, with labels that conflict."""
     info, run = subject.info, subject.run
     st.subheader(
@@ -269,7 +268,7 @@ def _show_neighbours(subject: Subject, row: Mapping[str, Any]) -> None:
         help="Same text, or many of the same four-letter pieces, rare ones counting more. From a "
         "similarity of 0.8 texts are nearly the same; if their labels differ, one is wrong.",
     )
-    copies = same_text(resources().store, info.dataset_id, row["row_index"])
+    copies = same_text(resources().store, info.dataset_id, row.row_index)
     is_asked = info.rows <= MOST_AUTOMATIC or st.toggle(
         f"Compare with {'a sample of ' if info.rows > MOST_INDEXED else ''}"
         f"{min(info.rows, MOST_INDEXED):,} rows",
@@ -277,7 +276,7 @@ def _show_neighbours(subject: Subject, row: Mapping[str, Any]) -> None:
         help="Takes some seconds the first time.",
     )
     index = queries.index_of(info.dataset_id, info.purged) if is_asked else None
-    near = [] if index is None else index.nearest(row["row_index"], row["text"], _NEIGHBOURS)
+    near = [] if index is None else index.nearest(row.row_index, row.text or "", _NEIGHBOURS)
     alike = list(dict.fromkeys([*copies, *(neighbour.row_index for neighbour in near)]))
     contents = queries.contents(info.dataset_id, alike, run.run_id)
     if index is not None and index.is_sample:
@@ -288,7 +287,7 @@ def _show_neighbours(subject: Subject, row: Mapping[str, Any]) -> None:
     if not alike:
         st.caption("No other row has this text." if index is None else "No other row is like it.")
         return
-    frame = neighbour_frame(copies, near, contents, row["label"], run.task)
+    frame = neighbour_frame(copies, near, contents, row.label, run.task)
     conflicts = int((frame["Conflict"] != "").sum())
     if conflicts:
         st.warning(
@@ -299,8 +298,8 @@ def _show_neighbours(subject: Subject, row: Mapping[str, Any]) -> None:
     chosen = st.selectbox(
         "Open one of them",
         alike,
-        format_func=lambda index: visible(str(contents[index]["row_id"])),
-        key=f"errors_neighbour:{row['row_index']}",
+        format_func=lambda index: visible(contents[index].row_id),
+        key=f"errors_neighbour:{row.row_index}",
     )
     st.button(
         "Open",

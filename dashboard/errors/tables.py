@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -19,7 +18,7 @@ from shield_engine.policy import Policy
 from shield_engine.review.contrasts import Contrast
 from shield_engine.review.corrections import Suspect
 from shield_engine.review.neighbours import Neighbour
-from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import LABELS, Mode, Task
@@ -139,7 +138,7 @@ def no_rows_text(kind: RowKind) -> str:
 
 def judged_frame(
     rows: Sequence[JudgedRow],
-    contents: Mapping[int, Mapping[str, Any]],
+    contents: Mapping[int, StoredRow],
     notes: Mapping[int, Annotation],
     classes: Classes,
     task: Task,
@@ -159,14 +158,14 @@ def judged_frame(
         [
             {
                 "Open": "▶" if row.row_index == current else "",
-                "Id": visible(contents[row.row_index]["row_id"]),
+                "Id": visible(contents[row.row_index].row_id),
                 "Label": _name(row.truth, classes.names),
                 "Verdict": _name(row.verdict, classes.names, "no score"),
                 "Score": row.risk,
                 "Regret": row.regret,
-                "Rules": visible(", ".join(contents[row.row_index]["rules"] or ())),
+                "Rules": visible(", ".join(contents[row.row_index].rules or ())),
                 "Review": _review(notes.get(row.row_index), task),
-                "Text": shortened(contents[row.row_index]["text"], _SHOWN_CHARS),
+                "Text": shortened(contents[row.row_index].text, _SHOWN_CHARS),
             }
             for row in rows
         ],
@@ -174,9 +173,9 @@ def judged_frame(
     )
 
 
-def row_title(row: Mapping[str, Any]) -> str:
+def row_title(row: StoredRow) -> str:
     """Return a row's id with the head of its text."""
-    return f"{visible(row['row_id'])}: {shortened(row['text'], _SHOWN_CHARS)[:80]}"
+    return f"{visible(row.row_id)}: {shortened(row.text, _SHOWN_CHARS)[:80]}"
 
 
 def _name(index: int | None, names: Sequence[str], absent: str = "none") -> str:
@@ -228,7 +227,7 @@ def verdict_text(row: JudgedRow, classes: Classes, threshold: float) -> str:
     return f"{head} The label says {classes.names[row.truth]}; regret {row.regret:.3f}."
 
 
-def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
+def timing_frame(row: StoredRow) -> pd.DataFrame:
     """Return what each part of a row's scan took."""
     names = {
         "normalise_ms": "Undo disguises",
@@ -239,9 +238,9 @@ def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
     }
     return pd.DataFrame(
         [
-            {"Part": title, "Time": milliseconds(result[name])}
+            {"Part": title, "Time": milliseconds(getattr(row, name))}
             for name, title in names.items()
-            if result[name] is not None
+            if getattr(row, name) is not None
         ],
         columns=["Part", "Time"],
     )
@@ -250,7 +249,7 @@ def timing_frame(result: Mapping[str, Any]) -> pd.DataFrame:
 def neighbour_frame(
     copies: Sequence[int],
     near: Sequence[Neighbour],
-    contents: Mapping[int, Mapping[str, Any]],
+    contents: Mapping[int, StoredRow],
     label: int | None,
     task: Task,
 ) -> pd.DataFrame:
@@ -263,7 +262,7 @@ def neighbour_frame(
         label: Class index of the row itself.
         task: Names the labels.
     """
-    alike = [(Neighbour(index, 1.0, contents[index]["label"]), "same text") for index in copies]
+    alike = [(Neighbour(index, 1.0, contents[index].label), "same text") for index in copies]
     alike += [
         (neighbour, "nearly the same" if neighbour.is_near_duplicate else "alike")
         for neighbour in near
@@ -272,12 +271,12 @@ def neighbour_frame(
     return pd.DataFrame(
         [
             {
-                "Id": visible(contents[neighbour.row_index]["row_id"]),
+                "Id": visible(contents[neighbour.row_index].row_id),
                 "Similarity": neighbour.similarity,
                 "Is": kind,
                 "Label": _name(neighbour.label, LABELS[task]),
                 "Conflict": "other label" if neighbour.conflicts_with(label) else "",
-                "Text": shortened(contents[neighbour.row_index]["text"], _SHOWN_CHARS),
+                "Text": shortened(contents[neighbour.row_index].text, _SHOWN_CHARS),
             }
             for neighbour, kind in alike
         ],
@@ -302,7 +301,7 @@ def history_frame(history: Sequence[Annotation], task: Task) -> pd.DataFrame:
 
 def suspect_frame(
     suspects: Sequence[Suspect],
-    contents: Mapping[int, Mapping[str, Any]],
+    contents: Mapping[int, StoredRow],
     notes: Mapping[int, Annotation],
     task: Task,
 ) -> pd.DataFrame:
@@ -311,7 +310,7 @@ def suspect_frame(
     rows = []
     for suspect in suspects:
         row = {
-            "Id": visible(contents[suspect.row_index]["row_id"]),
+            "Id": visible(contents[suspect.row_index].row_id),
             "Label": names[suspect.label],
             "Suggested": names[suspect.suggested],
             "Suspicion": suspect.score,
@@ -320,7 +319,7 @@ def suspect_frame(
             row[f"{'Rules' if part == 'heuristic' else 'Model'}: P(label)"] = share
         row["Neighbours"] = _agreement(suspect)
         row["Review"] = _review(notes.get(suspect.row_index), task)
-        row["Text"] = shortened(contents[suspect.row_index]["text"], _SHOWN_CHARS)
+        row["Text"] = shortened(contents[suspect.row_index].text, _SHOWN_CHARS)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -1,18 +1,16 @@
-"""A gate's outcome as tables and charts, and the text a new gate starts from. Pure."""
+"""A gate's outcome as tables, and the text a new gate starts from. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from dashboard.text import visible
-from dashboard.theme import PALETTE, figure_of
 from shield_engine.gates import GateOutcome, Judgement, Outcome, shown, shown_difference
 from shield_engine.types import Task
 
-__all__ = ["OUTCOME_CHIPS", "distance_chart", "distances", "outcome_frame", "starter", "units"]
+__all__ = ["OUTCOME_CHIPS", "distances", "outcome_frame", "starter", "units"]
 
 OUTCOME_CHIPS: Mapping[Outcome, tuple[str, str, str]] = {
     Outcome.PASS: (":material/check_circle:", "green", "✔"),
@@ -22,18 +20,7 @@ OUTCOME_CHIPS: Mapping[Outcome, tuple[str, str, str]] = {
 }
 """Icon, colour and sign of each outcome; its word is always written beside them."""
 
-_COLORS = {
-    Outcome.PASS: PALETTE["good"],
-    Outcome.FAIL: PALETTE["bad"],
-    Outcome.INCONCLUSIVE: PALETTE["heuristic"],
-}
-_MARKERS = {Outcome.PASS: "circle", Outcome.FAIL: "x", Outcome.INCONCLUSIVE: "diamond"}
 _SCALES = {"share": 100.0, "number": 1.0, "ms": 1.0}
-_AXES = {
-    "share": "points from the limit; right of 0 keeps it",
-    "number": "distance from the limit; right of 0 keeps it",
-    "ms": "milliseconds from the limit; right of 0 keeps it",
-}
 
 _BINARY = """\
 # What must hold before this is released. Format: docs/ci-gates.md
@@ -82,42 +69,42 @@ def outcome_frame(outcome: GateOutcome) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "Outcome": f"{OUTCOME_CHIPS[one.outcome][2]} {one.outcome.value}",
-                "Requirement": visible(one.requirement.title),
-                "Figure": _shown(one, one.value),
-                "At least": _shown(one, one.low),
-                "At most": _shown(one, one.high),
-                "Limit": _limit(one),
-                "Rows": one.n,
-                "What would settle it": visible(one.advice),
-                "Numbers": visible(one.reason),
-                "Judged": visible(one.subject),
-                "Method": one.method,
+                "Outcome": f"{OUTCOME_CHIPS[row.outcome][2]} {row.outcome.value}",
+                "Requirement": visible(row.requirement.title),
+                "Figure": _shown(row, row.value),
+                "At least": _shown(row, row.low),
+                "At most": _shown(row, row.high),
+                "Limit": _limit(row),
+                "Rows": row.n,
+                "What would settle it": visible(row.advice),
+                "Numbers": visible(row.reason),
+                "Judged": visible(row.subject),
+                "Method": row.method,
             }
-            for one in outcome.judgements
+            for row in outcome.judgements
         ]
     )
 
 
-def _shown(one: Judgement, value: float | None) -> str:
-    unit = one.requirement.kind.unit
-    return (shown_difference if one.requirement.is_paired else shown)(value, unit)
+def _shown(judgement: Judgement, value: float | None) -> str:
+    requirement = judgement.requirement
+    return (shown_difference if requirement.is_paired else shown)(value, requirement.kind.unit)
 
 
-def _limit(one: Judgement) -> str:
-    if one.limit is None:
+def _limit(judgement: Judgement) -> str:
+    if judgement.limit is None:
         return "-"
-    return f"{'≤' if one.is_upper else '≥'} {_shown(one, one.limit)}"
+    return f"{'≤' if judgement.is_upper else '≥'} {_shown(judgement, judgement.limit)}"
 
 
 def units(outcome: GateOutcome) -> list[str]:
     """Return the units that have something to draw, in a fixed order."""
-    found = {one.requirement.kind.unit for one in outcome.judgements if _is_drawn(one)}
-    return [unit for unit in _SCALES if unit in found]
-
-
-def _is_drawn(one: Judgement) -> bool:
-    return one.value is not None and one.limit is not None
+    drawn = {
+        row.requirement.kind.unit
+        for row in outcome.judgements
+        if row.value is not None and row.limit is not None
+    }
+    return [unit for unit in _SCALES if unit in drawn]
 
 
 def distances(outcome: GateOutcome, unit: str) -> pd.DataFrame:
@@ -126,85 +113,21 @@ def distances(outcome: GateOutcome, unit: str) -> pd.DataFrame:
     Shares are in points; a bound that does not exist is missing.
     """
     rows = []
-    for one in outcome.judgements:
-        if not _is_drawn(one) or one.requirement.kind.unit != unit:
+    for row in outcome.judgements:
+        if row.value is None or row.limit is None or row.requirement.kind.unit != unit:
             continue
-        assert one.value is not None and one.limit is not None  # noqa: S101, PT018 - just asked
-        ends = [_SCALES[unit] * _side(one, value) for value in (one.low, one.high)]
+        sign = _SCALES[unit] * (-1 if row.is_upper else 1)
+        ends = [
+            float("nan") if end is None else sign * (end - row.limit) for end in (row.low, row.high)
+        ]
         rows.append(
             {
-                "Requirement": visible(one.requirement.title),
-                "Outcome": one.outcome.value,
-                "Distance": _SCALES[unit] * _side(one, one.value),
+                "Requirement": visible(row.requirement.title),
+                "Outcome": row.outcome.value,
+                "Distance": sign * (row.value - row.limit),
                 "Worst": min(ends),
                 "Best": max(ends),
-                "Numbers": visible(one.reason),
+                "Numbers": visible(row.reason),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _side(one: Judgement, value: float | None) -> float:
-    if value is None or one.limit is None:
-        return float("nan")
-    return one.limit - value if one.is_upper else value - one.limit
-
-
-def distance_chart(frame: pd.DataFrame, unit: str) -> go.Figure:
-    """Return each requirement's figure and bounds against its limit at 0."""
-    traces = []
-    for outcome in (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL):
-        rows = frame[frame["Outcome"] == outcome.value]
-        if not len(rows):
-            continue
-        value = rows["Distance"]
-        traces.append(
-            go.Scatter(
-                x=value, y=[_row(place) for place in rows.index], mode="markers", name=outcome.value,
-                marker={"color": _COLORS[outcome], "symbol": _MARKERS[outcome], "size": 11},
-                error_x={
-                    "type": "data", "symmetric": False, "thickness": 2, "width": 6,
-                    "array": (rows["Best"] - value).fillna(0),
-                    "arrayminus": (value - rows["Worst"]).fillna(0),
-                },
-                customdata=[[_wrapped(title), _wrapped(numbers)] for title, numbers in
-                            zip(rows["Requirement"], rows["Numbers"], strict=True)],
-                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
-            )
-        )  # fmt: skip
-    figure = figure_of(
-        *traces,
-        height=110 + 42 * len(frame),
-        showlegend=True,
-        xaxis={"title": _AXES[unit], "zeroline": False},
-        yaxis={
-            "tickvals": [_row(place) for place in frame.index],
-            "ticktext": [_wrapped(title, 34) for title in frame["Requirement"]],
-            "autorange": "reversed",
-            "zeroline": False,
-        },
-    )
-    figure.add_vline(
-        x=0, line={"color": PALETTE["muted"], "width": 2},
-        annotation={"text": "limit", "font": {"size": 11}},
-    )  # fmt: skip
-    return figure
-
-
-def _row(place: int) -> int:
-    return int(place)
-
-
-def _wrapped(text: str, width: int = 70) -> str:
-    """Return a text for a chart: its marks disarmed, broken into lines."""
-    lines: list[str] = []
-    words: Sequence[str] = text.split()
-    for word in words:
-        if lines and len(lines[-1]) + len(word) < width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    escaped = (
-        line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in lines
-    )
-    return "<br>".join(escaped)

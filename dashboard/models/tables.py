@@ -9,9 +9,8 @@ import pandas as pd
 from dashboard.text import TASK_TITLES, megabytes, visible
 from shield_engine.metrics.table import percent
 from shield_engine.ml import LoadedInfo, ModelEntry
-from shield_engine.types import Task, Variant
 
-__all__ = ["missing_variants", "model_facts", "models_frame"]
+__all__ = ["model_facts", "models_frame"]
 
 
 def models_frame(
@@ -84,9 +83,3 @@ def _score_facts(entry: ModelEntry) -> dict[str, str]:
     if entry.output:
         facts["Output of the file"] = entry.output
     return facts
-
-
-def missing_variants(entries: Iterable[ModelEntry], task: Task) -> list[str]:
-    """Return the variants that no registered model of a task has."""
-    there = {entry.variant for entry in entries if entry.task is task}
-    return [variant.value for variant in Variant if variant not in there]

@@ -23,10 +23,10 @@ __all__ = [
     "MAX_CHARS",
     "Scan",
     "marked_html",
+    "matches_frame",
     "reasons_frame",
     "scan_everywhere",
     "scans_frame",
-    "spans_frame",
     "timings_frame",
 ]
 
@@ -92,36 +92,28 @@ def scan_everywhere(shield: Shield, text: str, variant: Variant = Variant.INT8) 
 
 def scans_frame(scans: Iterable[Scan]) -> pd.DataFrame:
     """Return one row a scanner and mode: verdict, score, threshold, method, cache, time, model."""
-    rows = []
-    for scan in scans:
-        row: dict[str, object] = {
-            "Scanner": TASK_TITLES[scan.task],
-            "Mode": MODE_TITLES[scan.mode],
-        }
-        result = scan.result
-        if result is None:
-            row["Verdict"] = "error"
-        else:
-            sentiment = scan.task is Task.SENTIMENT
-            row |= {
-                "Verdict": result.metadata["label"],
-                "Passes": "yes" if result.is_valid else "no",
-                "Risk": result.risk_score,
-                "Threshold": "none" if sentiment else f"{result.metadata['threshold']:g}",
-                "Severity": result.severity.value,
-                "Method": result.method.value,
-                "Cache": "hit" if result.cache_hit else "miss",
-                "Time": milliseconds(result.timings.total_ms),
-                "Model": f"{result.model.id} {result.model.variant.value}"
-                if result.model
-                else "not asked",
-            }
-        rows.append(row)
-    columns = [
-        "Scanner", "Mode", "Verdict", "Passes", "Risk", "Threshold", "Time", "Cache", "Method",
-        "Severity", "Model",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    first = ["Scanner", "Mode", "Verdict", "Passes", "Risk", "Threshold"]
+    columns = [*first, "Time", "Cache", "Method", "Severity", "Model"]
+    return pd.DataFrame([_scan_row(scan) for scan in scans], columns=columns)
+
+
+def _scan_row(scan: Scan) -> dict[str, object]:
+    row: dict[str, object] = {"Scanner": TASK_TITLES[scan.task], "Mode": MODE_TITLES[scan.mode]}
+    result = scan.result
+    if result is None:
+        return row | {"Verdict": "error"}
+    is_sentiment, model = scan.task is Task.SENTIMENT, result.model
+    return row | {
+        "Verdict": result.metadata["label"],
+        "Passes": "yes" if result.is_valid else "no",
+        "Risk": result.risk_score,
+        "Threshold": "none" if is_sentiment else f"{result.metadata['threshold']:g}",
+        "Severity": result.severity.value,
+        "Method": result.method.value,
+        "Cache": "hit" if result.cache_hit else "miss",
+        "Time": milliseconds(result.timings.total_ms),
+        "Model": f"{model.id} {model.variant.value}" if model else "not asked",
+    }
 
 
 def reasons_frame(result: ScanResult) -> pd.DataFrame:
@@ -140,7 +132,7 @@ def reasons_frame(result: ScanResult) -> pd.DataFrame:
     )
 
 
-def spans_frame(result: ScanResult) -> pd.DataFrame:
+def matches_frame(result: ScanResult) -> pd.DataFrame:
     """Return a result's spans, numbered as `marked_html` numbers them."""
     return pd.DataFrame(
         [

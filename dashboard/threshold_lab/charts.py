@@ -18,6 +18,12 @@ __all__ = ["band_map", "curve", "distribution", "metrics_against_threshold"]
 
 _BINS = 60
 
+_CURVE_AXES = {
+    "ROC": ("false positive rate, % of harmless rows", "recall, % of risky rows"),
+    "PR": ("recall, % of risky rows", "precision, % of flagged rows"),
+    "DET": ("false positive rate, % of harmless rows (log)", "miss rate, % of risky rows (log)"),
+}
+
 
 def distribution(
     column: ScoreColumn, names: Sequence[str], threshold: float, *, unlabelled: Any = None
@@ -27,26 +33,26 @@ def distribution(
     sides = [(names[0], column.harmless, "good", ""), (names[1], column.risky, "bad", "/")]
     if unlabelled is not None:
         sides = [("rows", unlabelled, "muted", "")]
-    traces = []
-    for name, side, color, shape in sides:
-        counts = np.histogram(side, edges)[0]
-        traces.append(
+    bounds = "%{customdata[0]:.3f} to %{customdata[1]:.3f}"
+    figure = figure_of(
+        *(
             go.Bar(
-                x=(edges[:-1] + edges[1:]) / 2, y=counts, width=1 / _BINS, name=name,
+                x=(edges[:-1] + edges[1:]) / 2,
+                y=np.histogram(side, edges)[0],
+                width=1 / _BINS,
+                name=name,
                 marker={"color": PALETTE[color], "pattern": {"shape": shape, "size": 4}},
                 opacity=0.7,
                 customdata=np.column_stack((edges[:-1], edges[1:])),
-                hovertemplate=(
-                    f"{name}: %{{y:,}} rows score %{{customdata[0]:.3f}} to "
-                    "%{customdata[1]:.3f}<extra></extra>"
-                ),
+                hovertemplate=f"{name}: %{{y:,}} rows score {bounds}<extra></extra>",
             )
-        )  # fmt: skip
-    figure = figure_of(
-        *traces, height=300, barmode="overlay",
+            for name, side, color, shape in sides
+        ),
+        height=300,
+        barmode="overlay",
         xaxis={"title": "score", "range": [-0.01, 1.01]},
         yaxis={"title": "rows (logarithmic)", "type": "log"},
-    )  # fmt: skip
+    )
     return _with_threshold(figure, threshold)
 
 
@@ -64,40 +70,39 @@ def metrics_against_threshold(
     ):
         if not rows.any():
             continue
-        low, high = wilson_bounds(hits, rows)
+        low, high = (100 * bound for bound in wilson_bounds(hits, rows))
         share = np.divide(hits, rows, out=np.full(len(x), np.nan), where=rows > 0)
-        hue = PALETTE[color]
-        traces.append(
+        bounds = "%{customdata[0]:.1f} to %{customdata[1]:.1f}"
+        traces += (
+            _band(x, low, high, color, f"{name} band"),
             go.Scatter(
-                x=np.concatenate((x, x[::-1])), y=100 * np.concatenate((high, low[::-1])),
-                fill="toself", fillcolor=_faint(hue), line={"width": 0}, hoverinfo="skip",
-                showlegend=False, name=f"{name} band",
-            )
-        )  # fmt: skip
-        traces.append(
-            go.Scatter(
-                x=x, y=100 * share, name=name, mode="lines",
-                line={"color": hue, "dash": dash, "width": 2},
-                customdata=100 * np.column_stack((low, high)),
-                hovertemplate=(
-                    f"{name} %{{y:.1f}}% (%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}}) at "
-                    "threshold %{x:.3f}<extra></extra>"
-                ),
-            )
-        )  # fmt: skip
+                x=x,
+                y=100 * share,
+                name=name,
+                mode="lines",
+                line={"color": PALETTE[color], "dash": dash, "width": 2},
+                customdata=np.column_stack((low, high)),
+                hovertemplate=f"{name} %{{y:.1f}}% ({bounds}) at threshold %{{x:.3f}}"
+                "<extra></extra>",
+            ),
+        )
     if len(column.risky) and len(column.harmless):
         traces.append(
             go.Scatter(
-                x=x, y=100 * sweep.f1, name="F1", mode="lines",
+                x=x,
+                y=100 * sweep.f1,
+                name="F1",
+                mode="lines",
                 line={"color": PALETTE["both"], "dash": "dashdot", "width": 2},
                 hovertemplate="F1 %{y:.1f}% at threshold %{x:.3f}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     figure = figure_of(
-        *traces, height=340,
+        *traces,
+        height=340,
         xaxis={"title": "threshold", "range": [-0.01, 1.01]},
         yaxis={"title": "percent, band: 95% interval", "range": [-2, 102]},
-    )  # fmt: skip
+    )
     if flat is not None and flat.high > flat.low:
         figure.add_vrect(
             x0=flat.low, x1=flat.high, fillcolor=PALETTE["muted"], opacity=0.15, line_width=0
@@ -107,43 +112,38 @@ def metrics_against_threshold(
 
 def curve(column: ScoreColumn, kind: str, threshold: float, color: str) -> go.Figure:
     """Return a ROC, PR or DET curve with a 95% band and the threshold as a marker."""
-    sweep, here = column.drawn(), column.at(threshold)
+    sweep = column.drawn()
     x, y, low, high = _coordinates(sweep, kind)
-    hue = PALETTE[color]
-    point_x, point_y, _, _ = _coordinates(here, kind)
-    titles = {
-        "ROC": ("false positive rate, % of harmless rows", "recall, % of risky rows"),
-        "PR": ("recall, % of risky rows", "precision, % of flagged rows"),
-        "DET": (
-            "false positive rate, % of harmless rows (log)",
-            "miss rate, % of risky rows (log)",
-        ),
-    }
+    point_x, point_y, _, _ = _coordinates(column.at(threshold), kind)
+    x_title, y_title = _CURVE_AXES[kind]
     scale: dict[str, Any] = {"type": "log"} if kind == "DET" else {"range": [-1, 101]}
     known = ~np.isnan(y) & ~np.isnan(x)
     if kind == "DET":
         known &= (x > 0) & (y > 0) & (low > 0)
-    x, y, low, high = x[known], y[known], low[known], high[known]
+    marker = {"color": PALETTE[color], "size": 12, "symbol": "diamond"}
     return figure_of(
+        _band(x[known], low[known], high[known], color),
         go.Scatter(
-            x=np.concatenate((x, x[::-1])), y=np.concatenate((high, low[::-1])), fill="toself",
-            fillcolor=_faint(hue), line={"width": 0}, hoverinfo="skip", showlegend=False,
-        ),
-        go.Scatter(
-            x=x, y=y, mode="lines", name=f"{kind} curve", line={"color": hue, "width": 2},
+            x=x[known],
+            y=y[known],
+            mode="lines",
+            name=f"{kind} curve",
+            line={"color": PALETTE[color], "width": 2},
             customdata=sweep.thresholds[known],
             hovertemplate="%{y:.2f} at %{x:.2f}, threshold %{customdata:.3f}<extra></extra>",
         ),
         go.Scatter(
-            x=point_x, y=point_y, mode="markers", name="threshold in force",
-            marker={"color": hue, "size": 12, "symbol": "diamond",
-                    "line": {"width": 1.5, "color": "white"}},
+            x=point_x,
+            y=point_y,
+            mode="markers",
+            name="threshold in force",
+            marker=marker | {"line": {"width": 1.5, "color": "white"}},
             hovertemplate=f"threshold {threshold:g}: %{{y:.2f}} at %{{x:.2f}}<extra></extra>",
         ),
         height=360,
-        xaxis={"title": titles[kind][0], **scale},
-        yaxis={"title": titles[kind][1], **scale},
-    )  # fmt: skip
+        xaxis={"title": x_title, **scale},
+        yaxis={"title": y_title, **scale},
+    )
 
 
 def _coordinates(sweep: ThresholdSweep, kind: str) -> tuple[Any, Any, Any, Any]:
@@ -156,6 +156,22 @@ def _coordinates(sweep: ThresholdSweep, kind: str) -> tuple[Any, Any, Any, Any]:
         return 100 * sweep.fpr, missed, 100 * (1 - recall_high), 100 * (1 - recall_low)
     low, high = wilson_bounds(sweep.tp, sweep.tp + sweep.fp)
     return 100 * sweep.recall, 100 * sweep.precision, 100 * low, 100 * high
+
+
+def _band(x: Any, low: Any, high: Any, color: str, name: str | None = None) -> go.Scatter:
+    """Return the area between two lines."""
+    hue = PALETTE[color]
+    red, green, blue = (int(hue[start : start + 2], 16) for start in (1, 3, 5))
+    return go.Scatter(
+        x=np.concatenate((x, x[::-1])),
+        y=np.concatenate((high, low[::-1])),
+        name=name,
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.18)",
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def band_map(points: Sequence[BandPoint], value: str, title: str, scale: float = 1.0) -> go.Figure:
@@ -173,25 +189,23 @@ def band_map(points: Sequence[BandPoint], value: str, title: str, scale: float =
             z=cells,
             x=[f"{upper:g}" for upper in uppers],
             y=["off" if lower < 0 else f"{lower:g}" for lower in lowers],
-            colorscale="Cividis", hoverongaps=False, colorbar={"title": title},
+            colorscale="Cividis",
+            hoverongaps=False,
+            colorbar={"title": title},
             hovertemplate=f"upper %{{x}}, lower %{{y}}: {title} %{{z:.2f}}<extra></extra>",
         ),
         height=340,
         xaxis={"title": "upper band: at or above it the rules decide", "type": "category"},
         yaxis={"title": "lower band", "type": "category"},
-    )  # fmt: skip
+    )
 
 
 def _with_threshold(figure: go.Figure, threshold: float, *, at_foot: bool = False) -> go.Figure:
+    place = "bottom right" if at_foot and threshold < 0.7 else "top right"
     figure.add_vline(
-        x=threshold, line={"color": PALETTE["muted"], "width": 2},
+        x=threshold,
+        line={"color": PALETTE["muted"], "width": 2},
         annotation={"text": f"threshold {threshold:g}", "font": {"size": 12}},
-        annotation_position="bottom right" if at_foot and threshold < 0.7 else "top left"
-        if threshold > 0.7 else "top right",
-    )  # fmt: skip
+        annotation_position="top left" if threshold > 0.7 else place,
+    )
     return figure
-
-
-def _faint(hue: str) -> str:
-    red, green, blue = (int(hue[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"

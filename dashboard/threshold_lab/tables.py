@@ -10,32 +10,38 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.figures import ModeEvaluation
+from shield_engine.decide.lab import Lab
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
 from shield_engine.decide.traffic import Day
-from shield_engine.metrics.table import METRIC_NAMES, METRICS, figure_text, percent
+from shield_engine.metrics.table import COMPARED, METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.types import LABELS, Mode, Task, Variant
 
 __all__ = [
+    "band_title",
     "bands_frame",
     "choice_evidence",
     "choice_text",
     "counts_frame",
     "day_frame",
+    "exact_text",
     "new_policy",
     "optimism_text",
     "ordered_bands",
     "policies_frame",
     "rates_frame",
+    "risk_of",
     "slices_frame",
     "split_text",
     "sweep_frame",
+    "tiles",
 ]
 
 SMALL_SLICE = 50
@@ -78,20 +84,18 @@ def split_text(report: SplitReport, rule: Rule) -> str:
     )
 
 
-def optimism_text(found: Optimism, rule: Rule) -> str:
+def optimism_text(optimism: Optimism, rule: Rule) -> str:
     """Return the resampled optimism in one sentence."""
-    if found.value is None or found.apparent is None or found.corrected is None:
+    if optimism.value is None or optimism.interval is None or optimism.thresholds is None:
         return (
             "The rule finds no threshold in most resamples, so how much it flatters cannot be told."
         )
     scale, unit = (1.0, "cost units per text") if rule.kind == "cost" else (100.0, "points")
-    assert found.interval is not None  # noqa: S101 - there is one wherever there is a value
-    assert found.thresholds is not None  # noqa: S101
     return (
-        f"Choosing and reporting on all rows flatters by {scale * found.value:.2f} {unit} on "
-        f"average ({scale * found.interval.low:.2f} to {scale * found.interval.high:.2f} over "
-        f"{found.resamples} resamples); the threshold itself would move between "
-        f"{found.thresholds.low:.3g} and {found.thresholds.high:.3g}."
+        f"Choosing and reporting on all rows flatters by {scale * optimism.value:.2f} {unit} on "
+        f"average ({scale * optimism.interval.low:.2f} to {scale * optimism.interval.high:.2f} over "
+        f"{optimism.resamples} resamples); the threshold itself would move between "
+        f"{optimism.thresholds.low:.3g} and {optimism.thresholds.high:.3g}."
     )
 
 
@@ -109,6 +113,40 @@ def rates_frame(figures: Mapping[str, Figure]) -> pd.DataFrame:
             if name in figures
         ]
     )
+
+
+def tiles(figures: Mapping[str, Figure]) -> list[tuple[str, str, str | None]]:
+    """Return title, value and interval of the figures that follow the threshold."""
+    return [
+        (
+            METRICS[name].title,
+            percent(figures[name].value),
+            figure_text(name, figures[name]).partition(" ")[2].strip("()") or None,
+        )
+        for name in ("recall", "fpr", "precision", "f1")
+        if name in figures
+    ]
+
+
+def exact_text(figures: ModeEvaluation) -> str:
+    """Return the figures that go into a policy; `shield eval --policy` prints the same."""
+    known = [
+        f"{name} {figure_text(name, figure)}"
+        for name, figure in figures.metrics.items()
+        if figure.value is not None and name in {*COMPARED, "mcc"}
+    ]
+    if not known:
+        return ""
+    return (
+        f"All rows at this threshold: {', '.join(known)}. `shield eval --policy` prints the same "
+        "on the same rows."
+    )
+
+
+def risk_of(lab: Lab) -> NDArray[np.float64]:
+    """Return the risk of every scored row of a two-class run, labelled or not."""
+    risk: NDArray[np.float64] = np.asarray(lab.view.risk, dtype=np.float64)[lab.view.is_scored]
+    return risk
 
 
 def counts_frame(column: ScoreColumn, threshold: float, names: Sequence[str]) -> pd.DataFrame:
@@ -173,21 +211,28 @@ def ordered_bands(
     asks the model least. Without a rule of cost there is no cost.
     """
     if rule is None or rule.kind != "cost":
-        return [
-            (point, None) for point in sorted(points, key=lambda one: (-(one.f1 or 0.0), one.asked))
-        ]
-    priced = [
-        (
-            point,
-            point.cost(
-                miss=rule.miss, false_alarm=rule.false_alarm, prevalence=rule.prevalence,
-                per_call=per_call,
-            ),
+        by_f1 = sorted(points, key=lambda point: (-(point.f1 or 0.0), point.asked))
+        return [(point, None) for point in by_f1]
+    priced = []
+    for point in points:
+        cost = point.cost(
+            miss=rule.miss,
+            false_alarm=rule.false_alarm,
+            prevalence=rule.prevalence,
+            per_call=per_call,
         )
-        for point in points
-    ]  # fmt: skip
-    priced.sort(key=lambda one: (np.inf if one[1] is None else one[1], one[0].asked))
-    return [(point, None if cost is None else 1_000 * cost) for point, cost in priced]
+        priced.append((point, None if cost is None else 1_000 * cost))
+    priced.sort(key=lambda pair: (np.inf if pair[1] is None else pair[1], pair[0].asked))
+    return priced
+
+
+def band_title(point: BandPoint) -> str:
+    """Return a pair of bands with what it gives, in one line."""
+    lower = "off" if point.bands.lower is None else f"{point.bands.lower:g}"
+    return (
+        f"upper {point.bands.upper:g}, lower {lower}: F1 {percent(point.f1)}, recall lost "
+        f"{percent(point.recall_lost)}, asks {percent(point.asked)}"
+    )
 
 
 def bands_frame(ordered: Sequence[tuple[BandPoint, float | None]]) -> pd.DataFrame:
@@ -246,7 +291,7 @@ def _slice_advice(item: SliceChoice, threshold: float) -> str:
     return f"a {direction} one decides better here" + (warning if few else "")
 
 
-def choice_evidence(report: SplitReport, found: Optimism, seed: int) -> dict[str, Any]:
+def choice_evidence(report: SplitReport, optimism: Optimism, seed: int) -> dict[str, Any]:
     """Return what a policy keeps of how its rule holds on rows that did not choose."""
     evidence: dict[str, Any] = {
         "split": {
@@ -260,10 +305,10 @@ def choice_evidence(report: SplitReport, found: Optimism, seed: int) -> dict[str
             "gap": report.gap,
         },
         "optimism": {
-            "value": found.value,
-            "low": None if found.interval is None else found.interval.low,
-            "high": None if found.interval is None else found.interval.high,
-            "resamples": found.resamples,
+            "value": optimism.value,
+            "low": None if optimism.interval is None else optimism.interval.low,
+            "high": None if optimism.interval is None else optimism.interval.high,
+            "resamples": optimism.resamples,
         },
     }
     if report.choice.problem:
@@ -329,8 +374,9 @@ def policies_frame(policies: Sequence[Policy]) -> pd.DataFrame:
                 "Policy": policy.title,
                 "Task": policy.task.value,
                 "Mode": policy.mode.value,
-                "Threshold": "most probable label" if policy.threshold is None else
-                f"{policy.threshold:g}",
+                "Threshold": (
+                    "most probable label" if policy.threshold is None else f"{policy.threshold:g}"
+                ),
                 "Model": f"{policy.model_id} {policy.variant}" if policy.model_id else "none",
                 "Chosen by": str(policy.evidence.get("chosen_by", "")),
                 "Note": policy.note,
@@ -338,4 +384,4 @@ def policies_frame(policies: Sequence[Policy]) -> pd.DataFrame:
             for policy in policies
         ],
         columns=["Policy", "Task", "Mode", "Threshold", "Model", "Chosen by", "Note"],
-    )  # fmt: skip
+    )

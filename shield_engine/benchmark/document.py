@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from shield_engine.benchmark.timing import Estimate
 from shield_engine.errors import ConfigError
+from shield_engine.statistics import Figure
 
 __all__ = [
     "TARGETS",
-    "Figure",
+    "Measurement",
     "Ratio",
     "Target",
     "as_markdown",
@@ -88,7 +88,7 @@ They were never measured by the reference: bands to draw beside a figure, no bas
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Measurement:
     """One measured number.
 
     Attributes:
@@ -102,7 +102,7 @@ class Figure:
     """
 
     name: str
-    estimate: Estimate
+    estimate: Figure
     unit: str
     group: str
     better: Better = "lower"
@@ -139,7 +139,7 @@ class Ratio:
     """
 
     name: str
-    estimate: Estimate
+    estimate: Figure
     target: float
     better: Better = "higher"
     detail: Mapping[str, Any] = field(default_factory=dict)

@@ -26,11 +26,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from shield_engine.benchmark.document import TARGETS, Figure, Ratio
+from shield_engine.benchmark.document import TARGETS, Measurement, Ratio
 from shield_engine.benchmark.subject import Effort, Subject, Tally, describe
 from shield_engine.benchmark.timing import (
-    Estimate,
-    Floats,
     Round,
     Timed,
     mean_estimate,
@@ -53,12 +51,14 @@ from shield_engine.ml.tokenizer import Window
 from shield_engine.pipeline import ScannerPipeline
 from shield_engine.scanners import PartsScanner, RawScores
 from shield_engine.settings import usable_cpus
+from shield_engine.statistics import Figure
+from shield_engine.statistics.arrays import Floats
 from shield_engine.statistics.intervals import wilson
 from shield_engine.types import Mode, ScanResult, Task, Variant
 
 __all__ = ["machine_facts", "run_benchmark"]
 
-Measured = Iterator[Figure | Ratio]
+Measured = Iterator[Measurement | Ratio]
 Item = TypeVar("Item")
 
 _SEED = 7
@@ -79,13 +79,13 @@ _PARTS = ("normalise", "rules", "tokenize", "infer")
 
 def _percentiles(
     name: str, timed: Timed[Any], group: str, detail: Mapping[str, Any], target: str | None = None
-) -> Iterator[Figure]:
+) -> Iterator[Measurement]:
     # The first carries the whole distribution, for whoever draws it.
     steps = np.quantile(timed.wall_s, np.linspace(0, 1, _STEPS)) * 1_000
     extra: dict[str, Any] = {"quantiles": steps.tolist()}
     for label, share in _PERCENTILES:
         estimate = percentile_estimate(timed.wall_s, share).scaled(1_000)
-        yield Figure(
+        yield Measurement(
             f"{name}.{label}", estimate, "ms", group, target=target, detail={**detail, **extra}
         )
         extra = {}
@@ -93,7 +93,7 @@ def _percentiles(
 
 def _rate(
     name: str, rounds: Sequence[Round], detail: Mapping[str, Any], target: str | None = None
-) -> Figure:
+) -> Measurement:
     scanned = sum(done.n for done in rounds)
     cpu_s, wall_s = sum(done.cpu_s for done in rounds), sum(done.wall_s for done in rounds)
     detail = {
@@ -104,10 +104,10 @@ def _rate(
         "cpus_busy": cpu_s / wall_s,
     }
     estimate = mean_estimate([done.per_second for done in rounds])
-    return Figure(name, estimate, "texts/s", "throughput", "higher", target, detail)
+    return Measurement(name, estimate, "texts/s", "throughput", "higher", target, detail)
 
 
-def _paired(above: Floats, below: Floats) -> Estimate:
+def _paired(above: Floats, below: Floats) -> Figure:
     """Return the median of paired ratios: a call that the machine held up moves it little."""
     return percentile_estimate(above / below, 0.5)
 
@@ -155,7 +155,7 @@ def _loading(subject: Subject) -> Measured:
         "and the files are in the page cache"
     }
     for entry, milliseconds in zip(entries, loads, strict=True):
-        yield Figure(
+        yield Measurement(
             f"load_cold.{entry.id}.{entry.variant.value}",
             mean_estimate(milliseconds, "loads"),
             "ms",
@@ -177,7 +177,7 @@ def _tokenizing(subject: Subject) -> Measured:
         started = time.perf_counter()
         counted = sum(windows.count(text) for text in texts)
         rates.append(counted / (time.perf_counter() - started))
-    yield Figure(
+    yield Measurement(
         "tokenization",
         mean_estimate(rates),
         "tokens/s",
@@ -217,7 +217,7 @@ def _inference(subject: Subject) -> Measured:
     detail = {"texts_a_call": 16, "tokens_a_text": 64, "threads": threads, **model}
     yield from _percentiles("inference.16_texts", timed, "inference", detail, "inference_batch_16")
     scored = np.asarray([len(scores) for scores in timed.results])
-    yield Figure(
+    yield Measurement(
         "throughput.16_texts",
         mean_estimate(scored / timed.wall_s, "calls"),
         "texts/s",
@@ -317,7 +317,7 @@ def _caching(subject: Subject) -> Measured:
     detail = {
         **describe(texts),
         "entries": len(cache),
-        "empty_call_p50_ms": percentile_estimate(timed["nothing"].wall_s, 0.5).value * 1_000,
+        "empty_call_p50_ms": 1_000 * float(np.median(timed["nothing"].wall_s)),
     }
     yield from _percentiles("cache_digest", timed["digest"], "cache", detail)
     detail = {**detail, "what": "digest and lookup", "hit_rate": hits / len(asked)}
@@ -343,8 +343,8 @@ def _hit_rates(subject: Subject) -> Measured:
                     cache.put(request, RawScores(None, None))
             hits = cache.stats().hits
             found = wilson(hits, n)
-            rate = Estimate(100 * hits / n, 100 * found.low, 100 * found.high, n, "Wilson")
-            yield Figure(
+            rate = Figure(100 * hits / n, 100 * found.low, 100 * found.high, n, method="Wilson")
+            yield Measurement(
                 f"hit_rate.repeats_{repeats}.size_{size}",
                 rate, "%", "hit_rate", "higher",
                 detail={"requests": n, "distinct_texts": _DISTINCT, "zipf_exponent": exponent},
@@ -487,7 +487,7 @@ def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
     for part, ms in took.items():
         if ms.any():
             what = "mean over scans of texts of at most one window, cache misses"
-            yield Figure(
+            yield Measurement(
                 f"parts.{mode.value}.{part}", mean_estimate(ms), "ms", "parts",
                 detail={"what": what, "share": float(ms.sum() / whole)},
             )  # fmt: skip
@@ -657,8 +657,10 @@ def _replay(subject: Subject) -> Measured:
     detail = {**drawn, **served}
     hits, n = _hits(timed), timed.n
     interval = wilson(hits, n)
-    rate = Estimate(hits / n, interval.low, interval.high, n, "Wilson, as if requests were drawn")
-    yield Figure("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
+    rate = Figure(
+        hits / n, interval.low, interval.high, n, method="Wilson, as if requests were drawn"
+    )
+    yield Measurement("replay.zipf.hit_rate", rate, "share", "replay", "higher", detail=detail)
     yield from _percentiles("replay.zipf.hybrid", timed, "replay", detail)
 
 
@@ -694,16 +696,16 @@ def _memory(subject: Subject) -> Measured:
     entries = subject.entries
     answers = [_probe(subject) for _ in range(subject.effort.processes)]
 
-    def estimate(values: Sequence[float]) -> Estimate:
+    def estimate(values: Sequence[float]) -> Figure:
         return mean_estimate(values, "fresh processes")
 
-    yield Figure(
+    yield Measurement(
         "start_to_first_verdict", estimate([answer["first_verdict_ms"] for answer in answers]),
         "ms", "load",
         detail={"what": "from starting Python to the first ML verdict, rules built on the way"},
     )  # fmt: skip
     above = "resident memory above Python with NumPy"
-    yield Figure(
+    yield Measurement(
         "memory.engine", estimate([answer["engine_mb"] for answer in answers]), "MB", "memory",
         detail={"what": f"{above}: the engine and the injection rules, no model"},
     )  # fmt: skip
@@ -711,12 +713,12 @@ def _memory(subject: Subject) -> Measured:
         what = "resident memory added by its scanner, its model and one scan"
         if position == 0:
             what += "; the first one brings ONNX Runtime and tokenizers themselves"
-        yield Figure(
+        yield Measurement(
             f"memory.{entry.id}.{entry.variant.value}",
             estimate([answer["models_mb"][position] for answer in answers]), "MB", "memory",
             target=_band("memory_model", entry), detail={"what": what},
         )  # fmt: skip
-    yield Figure(
+    yield Measurement(
         "memory.total", estimate([answer["total_mb"] for answer in answers]), "MB", "memory",
         target="memory_total", detail={"what": f"{above}: the engine with all three models"},
     )  # fmt: skip
@@ -813,7 +815,7 @@ def run_benchmark(
         if on_progress is not None:
             on_progress(title, done / whole)
         for measured in section(subject):
-            kind = "figures" if isinstance(measured, Figure) else "ratios"
+            kind = "figures" if isinstance(measured, Measurement) else "ratios"
             document[kind].append(measured.as_dict())
         done += weight
     if on_progress is not None:

@@ -10,15 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
+from shield_engine.statistics import Figure
+from shield_engine.statistics.arrays import Floats
+from shield_engine.statistics.intervals import percentile_ranks
+
 __all__ = [
-    "Estimate",
     "Round",
     "Timed",
     "mean_estimate",
@@ -29,37 +32,11 @@ __all__ = [
     "time_threads",
 ]
 
-Floats = NDArray[np.float64]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CONFIDENCE = 0.95
 _TAIL = (1 - _CONFIDENCE) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95% interval.
-
-    Attributes:
-        value: The number.
-        low: Lower end; `None` where the sample cannot bound it.
-        high: Upper end; `None` likewise.
-        n: Observations.
-        method: How the interval came about, for a reader.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    method: str
-
-    def scaled(self, factor: float) -> Estimate:
-        """Return the same in another unit; `factor` is above 0."""
-        low = None if self.low is None else self.low * factor
-        high = None if self.high is None else self.high * factor
-        return replace(self, value=self.value * factor, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +157,7 @@ def time_arrivals(
     return Timed(seconds, results)
 
 
-def percentile_estimate(values: ArrayLike, share: float) -> Estimate:
+def percentile_estimate(values: ArrayLike, share: float) -> Figure:
     """Return a percentile (linearly interpolated) with the interval of its order statistics.
 
     How many values lie below the percentile is binomial, which gives the two ranks (David and
@@ -190,18 +167,15 @@ def percentile_estimate(values: ArrayLike, share: float) -> Estimate:
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
-    at_most = special.bdtr(np.arange(n, dtype=np.float64), n, share)
-    lows = np.flatnonzero(at_most <= _TAIL)
-    highs = np.flatnonzero(at_most >= 1 - _TAIL)
-    # The value of rank r (from 1) lies above the percentile if at most r - 1 values lie below it.
-    low = float(ordered[lows[-1]]) if len(lows) else None
-    high = float(ordered[highs[0]]) if len(highs) else None
+    upper, lower = percentile_ranks(n, share, 1 - _TAIL)
+    low = None if lower is None else float(ordered[lower - 1])
+    high = None if upper is None else float(ordered[upper - 1])
     method = "order statistics of the calls; an open end lies beyond the sample"
     value = float(np.clip(np.quantile(ordered, share), low, high))
-    return Estimate(value, low, high, n, method)
+    return Figure(value, low, high, n, method=method)
 
 
-def mean_estimate(values: ArrayLike, of: str = "rounds") -> Estimate:
+def mean_estimate(values: ArrayLike, of: str = "rounds") -> Figure:
     """Return a mean with its Student's t interval; one value has no interval.
 
     Args:
@@ -211,19 +185,20 @@ def mean_estimate(values: ArrayLike, of: str = "rounds") -> Estimate:
     given = np.asarray(values, dtype=np.float64)
     mean, method = float(given.mean()), f"Student's t over {of}"
     if len(given) < 2:
-        return Estimate(mean, None, None, len(given), method)
+        return Figure(mean, None, None, len(given), method=method)
     spread = float(special.stdtrit(len(given) - 1, 1 - _TAIL))
     spread *= float(given.std(ddof=1)) / math.sqrt(len(given))
-    return Estimate(mean, mean - spread, mean + spread, len(given), method)
+    return Figure(mean, mean - spread, mean + spread, len(given), method=method)
 
 
-def ratio_of_rounds(above: Sequence[Round], below: Sequence[Round]) -> Estimate:
+def ratio_of_rounds(above: Sequence[Round], below: Sequence[Round]) -> Figure:
     """Return how many times the texts per second of `below` those of `above` are.
 
     The geometric mean over pairs of rounds, with Student's t over the logarithms.
     """
     gains = [math.log(a.per_second / b.per_second) for a, b in zip(above, below, strict=True)]
     logs = mean_estimate(gains, "the logarithms of paired rounds")
-    low = None if logs.low is None else math.exp(logs.low)
-    high = None if logs.high is None else math.exp(logs.high)
-    return Estimate(math.exp(logs.value), low, high, logs.n, logs.method)
+    value, low, high = (
+        None if end is None else math.exp(end) for end in (logs.value, logs.low, logs.high)
+    )
+    return Figure(value, low, high, logs.n, method=logs.method)

@@ -12,30 +12,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Figure
+from shield_engine.benchmark.document import Measurement
 from shield_engine.benchmark.suite import machine_facts
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run, mode_view
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.lab import lab_of
 from shield_engine.decide.splits import optimism
 from shield_engine.decide.thresholds import Rule, ScoreColumn, rates_at
 from shield_engine.errors import ShieldError
-from shield_engine.store import RunInfo, RunStatus, Store
+from shield_engine.store import RunInfo, RunStatus, Scores, Store
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
     count_rows,
     judged_rows,
+    stored_rows,
 )
-from shield_engine.store.units import row_units
 from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ def synthetic_run(store: Store, rows: int, seed: int = _SEED) -> RunInfo:
             "chars": pa.array([len(text) for text in texts], pa.int64()),
         }
     )
-    dataset = store.add_dataset(
+    dataset = store.datasets.add(
         "synthetic", Task.PROMPT_INJECTION, table, content_hash=f"{rows}-{seed}", source="none",
         details={"mapping": {"slices": ["language"]}},
     )  # fmt: skip
-    run = store.create_run(
+    run = store.runs.add(
         dataset, parts=["heuristic", "ml"], rows=rows, model_id="synthetic", variant="INT8",
         model_sha256="0" * 64, settings={}, stamp={"rules_version": "synthetic"},
     )  # fmt: skip
@@ -123,14 +124,14 @@ def synthetic_run(store: Store, rows: int, seed: int = _SEED) -> RunInfo:
     model_ms = rng.lognormal(0, 0.4, rows)
     for start in range(0, rows, _BATCH):
         part = slice(start, min(rows, start + _BATCH))
-        store.append_results(
+        store.runs.append(
             run.run_id,
             _results(run, start, heuristic[part], model[part], is_hit[part], model_ms[part]),
             1.0,
         )
-    store.set_status(run.run_id, RunStatus.DONE)
+    store.runs.set_status(run.run_id, RunStatus.DONE)
     store.compact()
-    return store.run(run.run_id)
+    return store.runs.find(run.run_id)
 
 
 def _results(
@@ -172,22 +173,24 @@ def _results(
     )
 
 
-def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
+def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measurement]:
     """Time each operation, checking its answer."""
     few, dataset = max(3, calls // 4), run.dataset_id
-    judgement = Judgement(run.run_id, Mode.ML, 0.5)
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
+    verdicts = partial(verdicts_of, store, scores=scores)
+    judge = RowJudge(run.run_id, Mode.ML, 0.5)
     view = mode_view(scores, Mode.ML, 0.5)
-    lab = lab_of(view, row_units(store, run.run_id), None)
+    lab = lab_of(view, store.runs.units(run.run_id), None)
     assert view.risk is not None  # noqa: S101 - two classes
     flagged = view.risk >= 0.5
     alarms = int((flagged & (view.labels == 0)).sum())
     misses = int((~flagged & (view.labels == 1)).sum())
-    middle = run.rows // 2
+    middle, page = run.rows // 2, min(50, run.rows)
+    middle_page = range(middle, min(middle + page, run.rows))
 
     def lab_opens() -> int:
-        found = store.scores(run.run_id)
-        return lab_of(mode_view(found, Mode.ML, 0.5), row_units(store, run.run_id), None).column.n
+        found = store.runs.scores(run.run_id)
+        return lab_of(mode_view(found, Mode.ML, 0.5), store.runs.units(run.run_id), None).column.n
 
     def all_modes() -> int:
         candidates = [Candidate(run.run_id, mode, 0.5, title=mode.value) for mode in Mode]
@@ -197,20 +200,19 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
         return int(lab.column.at(threshold).fp[0])
 
     def found(rows: RowFilter, offset: int = 0) -> int:
-        return len(judged_rows(store, judgement, rows, offset=offset))
+        return len(judged_rows(store, verdicts(judge), rows, offset=offset))
 
-    page = min(50, run.rows)
     operations: list[tuple[str, int, Callable[[], object], object, float]] = [
-        ("open.run", calls, lambda: store.run(run.run_id).rows_done, run.rows, 2_000),
+        ("open.run", calls, lambda: store.runs.find(run.run_id).rows_done, run.rows, 2_000),
         ("open.threshold_lab", few, lab_opens, run.rows, 2_000),
         ("open.figures_of_a_mode", few,
          lambda: evaluate_run(store, run.run_id, modes=[Mode.ML])[Mode.ML].n, run.rows, 2_000),
         ("open.compare_four_modes", few, all_modes, run.rows, 2_000),
         ("rows.page", calls,
-         lambda: store.page(dataset, run_id=run.run_id, offset=middle)[0]["row_index"], middle,
+         lambda: stored_rows(store, dataset, middle_page, run.run_id)[0].row_index, middle,
          300),
         ("rows.count_by_kind", calls,
-         lambda: count_rows(store, judgement, RowFilter()).false_positives, alarms, 300),
+         lambda: count_rows(store, verdicts(judge), RowFilter()).false_positives, alarms, 300),
         ("rows.errors_by_regret", calls,
          lambda: min(page, found(RowFilter())), min(page, alarms + misses), 300),
         ("rows.filter_slice", calls,
@@ -237,14 +239,18 @@ def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Figure]:
                 raise ShieldError(f"workbench: {name} answered {said!r}, expected {answer!r}")
         detail = {"rows": run.rows, "aim_ms": aim_ms}
         first = percentile_estimate(taken[:1], 0.5).scaled(1_000)
-        yield Figure(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
+        yield Measurement(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
         for label, share in (("p50", 0.5), ("p95", 0.95)):
             estimate = percentile_estimate(taken[1:], share).scaled(1_000)
-            yield Figure(f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail)
-    yield from _four_users(store, run, lab.column, calls)
+            yield Measurement(
+                f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail
+            )
+    yield from _four_users(store, run, scores, lab.column, calls)
 
 
-def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> Iterator[Figure]:
+def _four_users(
+    store: Store, run: RunInfo, scores: Scores, column: ScoreColumn, calls: int
+) -> Iterator[Measurement]:
     """Have several users ask at once, each for other rows and thresholds; check every answer."""
     taken: list[list[float]] = [[] for _ in range(_USERS)]
     wrong: list[str] = []
@@ -256,12 +262,13 @@ def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> 
             cut = (0.2, 0.4, 0.6, 0.8)[int(rng.integers(4))]
             offset = int(rng.integers(run.rows))
             began = time.perf_counter()
-            rows = store.page(run.dataset_id, run_id=run.run_id, offset=offset, limit=1)
-            said = count_rows(store, Judgement(run.run_id, Mode.ML, cut), RowFilter())
+            (row,) = stored_rows(store, run.dataset_id, [offset], run.run_id)
+            judge = RowJudge(run.run_id, Mode.ML, cut)
+            said = count_rows(store, verdicts_of(store, judge, scores), RowFilter())
             taken[number].append(time.perf_counter() - began)
             right = (int(expected[cut].fp[0]), int(expected[cut].fn[0]))
-            if rows[0]["row_index"] != offset or rows[0]["row_id"] != str(offset):
-                wrong.append(f"user {number} asked for row {offset}, got {rows[0]['row_index']}")
+            if row.row_index != offset or row.row_id != str(offset):
+                wrong.append(f"user {number} asked for row {offset}, got {row.row_index}")
             if (said.false_positives, said.false_negatives) != right:
                 wrong.append(f"user {number} at {cut}: {said}, expected {right}")
 
@@ -276,4 +283,6 @@ def _four_users(store: Store, run: RunInfo, column: ScoreColumn, calls: int) -> 
     detail = {"rows": run.rows, "users": _USERS, "aim_ms": 600, "asks": "a page and the counts"}
     for label, share in (("p50", 0.5), ("p95", 0.95)):
         estimate = percentile_estimate(answers, share).scaled(1_000)
-        yield Figure(f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail)
+        yield Measurement(
+            f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail
+        )

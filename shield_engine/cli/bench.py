@@ -93,11 +93,13 @@ def bench(options: BenchOptions) -> None:
 
 
 def _keep(shield: Shield, document: Mapping[str, Any]) -> None:
+    from shield_engine.store.library import save_benchmark
+
     with evaluation_store(shield.settings) as store:
         if store.path is None:
             note("the store is held by another process; this benchmark was not kept (use --json)")
         else:
-            store.add_benchmark(document)
+            save_benchmark(store, document)
 
 
 def _soak(minutes: float, out: Path) -> None:

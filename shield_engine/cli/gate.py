@@ -240,7 +240,7 @@ def report(
             outcome = judge(
                 store, asked, candidate, thresholds_of=thresholds_of, baseline=baseline, seed=seed
             )
-        run = store.run(run_id)
+        run = store.runs.find(run_id)
         document = build_report(
             store,
             candidate,
@@ -307,13 +307,13 @@ def _sides(
     """Return what is judged and what it is compared with."""
     from shield_engine.gates import baseline_of, candidate_of
 
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     candidate = candidate_of(
         run, thresholds_of(run), mode=judged.mode, policy=judged.policy_for(run.task)
     )
     if against.baseline is None and against.baseline_policy is None:
         return candidate, None
-    other = store.run(against.baseline or run_id)
+    other = store.runs.find(against.baseline or run_id)
     if against.baseline_policy is not None:
         policy = _policy_for(against.baseline_policy, other.task)
         return candidate, candidate_of(other, thresholds_of(other), policy=policy)

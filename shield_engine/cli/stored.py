@@ -56,7 +56,7 @@ _RUNS: Mapping[str, Callable[[tuple[RunInfo, str]], str]] = {
 def datasets() -> None:
     """List stored datasets, bundled samples and public benchmark sets."""
     with evaluation_store(Settings.from_env()) as store:
-        stored = store.datasets()
+        stored = store.datasets.all()
         if store.path is None:
             note("the store is held by another process; stored datasets are not listed")
     empty = "No dataset is stored yet: shield eval FILE --task ..."
@@ -82,14 +82,14 @@ def runs(
     settings = Settings.from_env()
     with Store.open(settings.store_path) as store:
         if delete is not None:
-            store.delete_run(delete)
+            store.runs.delete(delete)
             note(f"run {delete} is gone")
         if resume is not None:
             shield = open_shield(settings)
             with rows_bar(f"run {resume}") as advance:
                 resume_run(store, shield, resume, retry_errors=retry_errors, on_progress=advance)
-        names = {info.dataset_id: info.title for info in store.datasets()}
-        rows = [(run, names.get(run.dataset_id, "")) for run in store.runs()]
+        names = {info.dataset_id: info.title for info in store.datasets.all()}
+        rows = [(run, names.get(run.dataset_id, "")) for run in store.runs.all()]
     print_table(_RUNS, rows, empty="No run is stored yet: shield eval FILE --task ...")
 
 

@@ -131,7 +131,7 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
 
 def overlap(store: Store, run_ids: Sequence[str]) -> RowOverlap:
     """Return how many rows the runs have in common, by text and label; cheap to ask first."""
-    runs = {run_id: store.run(run_id) for run_id in dict.fromkeys(run_ids)}
+    runs = {run_id: store.runs.find(run_id) for run_id in dict.fromkeys(run_ids)}
     if len({(run.dataset_id, run.rows) for run in runs.values()}) == 1 and all(
         run.rows_done == run.rows for run in runs.values()
     ):  # whole runs of one dataset version; hashing a million rows would take seconds
@@ -158,7 +158,7 @@ def align(store: Store, candidates: Sequence[Candidate], *, intersect: bool = Fa
     """
     if not candidates:
         raise ConfigError("nothing to compare: choose at least one candidate")
-    runs = {candidate.run_id: store.run(candidate.run_id) for candidate in candidates}
+    runs = {candidate.run_id: store.runs.find(candidate.run_id) for candidate in candidates}
     tasks = sorted({run.task.value for run in runs.values()})
     if len(tasks) > 1:
         raise ConfigError(f"runs of different tasks cannot be compared: {', '.join(tasks)}")
@@ -169,7 +169,7 @@ def align(store: Store, candidates: Sequence[Candidate], *, intersect: bool = Fa
                 f"run {run.run_id} scored only {', '.join(run.parts)}; "
                 f"it cannot answer for {candidate.mode.value}"
             )
-    scores = {run_id: store.scores(run_id) for run_id in runs}
+    scores = {run_id: store.runs.scores(run_id) for run_id in runs}
     first = runs[candidates[0].run_id]
     left_out = dict.fromkeys(runs, 0)
     if len(runs) > 1:
@@ -240,7 +240,7 @@ def _row_keys(store: Store, run_id: str) -> dict[Any, int]:
     """
     seen: dict[Any, int] = {}
     keys: dict[Any, int] = {}
-    for position, (digest, label) in enumerate(store.row_hashes(run_id)):
+    for position, (digest, label) in enumerate(store.runs.row_hashes(run_id)):
         number = seen[digest, label] = seen.get((digest, label), -1) + 1
         keys[digest, label, number] = position
     return keys

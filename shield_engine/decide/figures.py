@@ -231,7 +231,7 @@ def evaluate_run(
     Raises:
         ConfigError: A mode needs a part that the run did not score.
     """
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     possible = available_modes(run)
     modes = possible if modes is None else modes
     missing = [mode.value for mode in modes if mode not in possible]
@@ -240,9 +240,11 @@ def evaluate_run(
             f"run {run_id} scored only {', '.join(run.parts)}; "
             f"it cannot answer for {', '.join(missing)}"
         )
-    scores = store.scores(run_id)
+    scores = store.runs.scores(run_id)
     groups = row_groups(store, run.dataset_id, scores)
-    slices = {name: store.slices(run.dataset_id, name)[scores.row_index] for name in slice_names}
+    slices = {
+        name: store.datasets.slices(run.dataset_id, name)[scores.row_index] for name in slice_names
+    }
     return {
         mode: _evaluate_mode(
             run,
@@ -282,8 +284,8 @@ def evaluate_peer(
         ConfigError: The peer is for another task.
         StoreError: The texts were purged.
     """
-    run = store.run(run_id)
-    scores = store.scores(run_id)
+    run = store.runs.find(run_id)
+    scores = store.runs.scores(run_id)
     if peer.task is not scores.task:
         raise ConfigError(f"{peer.name} is for {peer.task.value}, the run for {scores.task.value}")
     width = len(LABELS[peer.task])
@@ -298,7 +300,7 @@ def evaluate_peer(
         return found, (time.perf_counter() - started) * 1000
 
     last = int(scores.row_index[-1]) + 1 if len(scores) else 0
-    texts = {index: text for index, text, _ in store.texts(run.dataset_id, 0, last)}
+    texts = {index: text for index, text, _ in store.datasets.texts(run.dataset_id, 0, last)}
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(judge, (texts[int(index)] for index in scores.row_index)))
     model = np.array([one for one, _ in found], dtype=float).reshape(len(found), width)
@@ -313,7 +315,9 @@ def evaluate_peer(
         has_error=np.isnan(model).any(axis=1),
     )
     groups = row_groups(store, run.dataset_id, scores)
-    slices = {name: store.slices(run.dataset_id, name)[scores.row_index] for name in slice_names}
+    slices = {
+        name: store.datasets.slices(run.dataset_id, name)[scores.row_index] for name in slice_names
+    }
     view = mode_view(theirs, Mode.ML, peer.threshold)
     result = _evaluate_mode(run, theirs, view, groups, slices, seed)
     return replace(result, variant=peer.version, model_sha256=None, asked=0)
@@ -321,7 +325,7 @@ def evaluate_peer(
 
 def row_groups(store: Store, dataset_id: str, scores: Scores) -> NDArray[np.object_] | None:
     """Return the group of each scored row, a row without one being a group of its own."""
-    groups = store.groups(dataset_id)
+    groups = store.datasets.groups(dataset_id)
     if groups is None:
         return None
     return np.array(
@@ -341,8 +345,8 @@ def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Ta
     """
     import pyarrow as pa
 
-    run = store.run(run_id)
-    scores = store.scores(run_id)
+    run = store.runs.find(run_id)
+    scores = store.runs.scores(run_id)
     names = LABELS[run.task]
     columns: dict[str, Any] = {
         "row_index": scores.row_index,

@@ -25,11 +25,8 @@ from shield_engine.statistics.resampling import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 __all__ = [
     "LatencyRatio",
@@ -227,10 +224,10 @@ def auc_difference(
 def _placements(risky: Mask, risk: Floats) -> Floats:
     """Return the share of the other class that each row is on the right side of; ties count half."""
     high, low = np.sort(risk[risky]), np.sort(risk[~risky])
-    found = np.empty(len(risk))
-    found[risky] = _share_below(low, risk[risky])
-    found[~risky] = 1 - _share_below(high, risk[~risky])
-    return found
+    shares = np.empty(len(risk))
+    shares[risky] = _share_below(low, risk[risky])
+    shares[~risky] = 1 - _share_below(high, risk[~risky])
+    return shares
 
 
 def _share_below(ordered: Floats, values: Floats) -> Floats:

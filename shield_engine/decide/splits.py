@@ -296,9 +296,7 @@ def _drawn_counts(
 
 def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:
     tp, fp = risky[:-1].astype(np.int64), harmless[:-1].astype(np.int64)
-    return ThresholdSweep(
-        cuts, tp=tp, fp=fp, fn=int(risky[-1]) - tp, tn=int(harmless[-1]) - fp
-    )  # fmt: skip
+    return ThresholdSweep(tp, fp, int(risky[-1]) - tp, int(harmless[-1]) - fp, cuts)
 
 
 def _pick(rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float) -> int:

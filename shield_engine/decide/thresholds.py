@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from shield_engine.metrics.curves import ThresholdSweep
+from shield_engine.metrics.curves import Counts, ThresholdSweep
 from shield_engine.metrics.inputs import binary_input, group_codes
+from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import (
     clopper_pearson_bounds,
@@ -105,11 +106,7 @@ class ScoreColumn:
 
     def at(self, thresholds: ArrayLike) -> ThresholdSweep:
         """Return the counts at each threshold, in the order given."""
-        wanted = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-        fn, tn = np.searchsorted(self.risky, wanted), np.searchsorted(self.harmless, wanted)
-        return ThresholdSweep(
-            wanted, tp=len(self.risky) - fn, fp=len(self.harmless) - tn, fn=fn, tn=tn
-        )
+        return ThresholdSweep.of(self.risky, self.harmless, thresholds)
 
     def drawn(self, points: int = _DRAWN_CUTS) -> ThresholdSweep:
         """Return the counts at no more than `points` cuts, evenly spread over the flagged share."""
@@ -150,20 +147,20 @@ class ScoreColumn:
         sizes = spread.effective(flagged)
         return flagged / len(side) * sizes, sizes
 
-    def group_cells(self, threshold: float) -> Floats | None:
-        """Return tp, fp, fn and tn of each group, shape (groups, 4); `None` without groups."""
+    def group_counts(self, threshold: float) -> Counts | None:
+        """Return the counts of each group; `None` without groups."""
         if self.risky_groups is None or self.harmless_groups is None:
             return None
-        count = max(
+        width = max(
             int(side.max(initial=-1)) + 1 for side in (self.risky_groups, self.harmless_groups)
         )
         hits = self.risky_groups[np.searchsorted(self.risky, threshold) :]
         alarms = self.harmless_groups[np.searchsorted(self.harmless, threshold) :]
         tp, risky, fp, harmless = (
-            np.bincount(codes, minlength=count).astype(np.float64)
+            np.bincount(codes, minlength=width)
             for codes in (hits, self.risky_groups, alarms, self.harmless_groups)
         )
-        return np.column_stack((tp, fp, risky - tp, harmless - fp))
+        return Counts(tp, fp, risky - tp, harmless - fp)
 
     def cells(self, threshold: float) -> Ints:
         """Return of each row, risky ones first, which of tp, fp, fn and tn it is, as 0..3."""
@@ -285,11 +282,7 @@ class Weights:
 
     def of(self, sweep: ThresholdSweep) -> Floats:
         """Return the objective at each threshold; a class without rows counts nothing."""
-        risky, harmless = sweep.tp + sweep.fn, sweep.fp + sweep.tn
-        recall = np.divide(sweep.tp, np.maximum(risky, 1))
-        fpr = np.divide(sweep.fp, np.maximum(harmless, 1))
-        values: Floats = self.risky * recall - self.harmless * fpr
-        return values
+        return self.risky * np.nan_to_num(sweep.recall) - self.harmless * np.nan_to_num(sweep.fpr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,27 +311,23 @@ def rates_at(
     of the groups' matrices. At a fixed threshold that is the same as one of rows or whole groups,
     but takes no longer for a million of them. Values never depend on it.
     """
-    cells = column.group_cells(threshold)
-    if cells is None:
-        counts = column.at(threshold)
-        cells = np.column_stack((counts.tp, counts.fp, counts.fn, counts.tn)).astype(np.float64)
-    lines = None if column.risky_groups is None else np.arange(len(cells))
+    counts, by_group = column.at(threshold), column.group_counts(threshold)
     figures = {
         name: proportion(
-            cells[:, hits].sum(axis=1),
-            cells[:, rows].sum(axis=1),
-            lines,
+            hits,
+            rows,
+            None if by_group is None else np.arange(len(rows)),
             confidence=confidence,
-            empty=empty,
+            empty=METRICS[name].undefined,
         )
-        for name, (hits, rows, empty) in _PROPORTIONS.items()
+        for name, (hits, rows) in (by_group or counts).shares.items()
     }
     draws = column.resamples(resamples if column.n > 1 else 0, seed)
-    samples = _of_cells(draws.cells(column.cells(threshold), 4)) if draws.times else None
-    for name, value in _of_cells(cells.sum(axis=0, keepdims=True)).items():
+    drawn = Counts(*draws.cells(column.cells(threshold), 4).T) if draws.times else None
+    for name in ("f1", "mcc", "balanced_accuracy"):
         figures[name] = _resampled(
-            float(value[0]),
-            None if samples is None else samples[name],
+            float(getattr(counts, name)[0]),
+            None if drawn is None else getattr(drawn, name),
             column.n,
             confidence,
             f"bootstrap({resamples}, seed {seed})",
@@ -672,15 +661,6 @@ def _with_value(choice: Choice, value: float) -> Choice:
     return replace(choice, value=value)
 
 
-_PROPORTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
-    "recall": ((0,), (0, 2), "no risky rows"),
-    "fpr": ((1,), (1, 3), "no harmless rows"),
-    "accuracy": ((0, 3), (0, 1, 2, 3), "no rows"),
-    "precision": ((0,), (0, 1), "no row is flagged at this threshold"),
-}
-"""Columns (of tp, fp, fn, tn) that count as hits and as rows, and why there may be no value."""
-
-
 def _resampled(
     value: float, samples: Floats | None, n: int, confidence: float, method: str
 ) -> Figure:
@@ -691,19 +671,6 @@ def _resampled(
     if ends is None:
         return Figure(value, None, None, n, "no interval: no resamples, or all alike")
     return Figure.around(value, ends, n, method)
-
-
-def _of_cells(cells: Floats) -> dict[str, Floats]:
-    """Return the metrics of confusion counts, columns tp, fp, fn, tn; NaN where undefined."""
-    tp, fp, fn, tn = cells.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall, fpr = tp / (tp + fn), fp / (fp + tn)
-        product = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-        return {
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "mcc": (tp * tn - fp * fn) / product,
-            "balanced_accuracy": (recall + 1 - fpr) / 2,
-        }
 
 
 def _upper(hits: Floats, rows: Floats, confidence: float) -> Floats:

@@ -111,7 +111,8 @@ class Requirement:
         elif self.at_most is not None:
             head = f"{self.metric} <= {shown(self.at_most, self.kind.unit)}"
         else:
-            worse = "" if not self.by_more_than else f" by more than {self._margin}"
+            margin = shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
+            worse = f" by more than {margin}" if self.by_more_than else ""
             whom = "the baseline" if self.no_worse_than == BASELINE else self.no_worse_than
             head = f"{self.metric} no worse than {whom}{worse}"
         parts = [head]
@@ -122,10 +123,6 @@ class Requirement:
         if self.rows is not None:
             parts.append(f"where {self.rows.column} is {self.rows.value}")
         return ", ".join(parts)
-
-    @property
-    def _margin(self) -> str:
-        return shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], where: str) -> Requirement:

@@ -347,7 +347,7 @@ class _Court:
 
     def _run(self, run_id: str) -> RunInfo:
         if run_id not in self._seen:
-            self._seen[run_id] = self.store.run(run_id)
+            self._seen[run_id] = self.store.runs.find(run_id)
         run: RunInfo = self._seen[run_id]
         return run
 
@@ -372,7 +372,7 @@ class _Court:
         wanted = requirement.rows
         if wanted is None:
             return np.ones(len(aligned.row_index), dtype=bool), ""
-        values = self.store.slices(aligned.dataset_id, wanted.column)[aligned.row_index]
+        values = self.store.datasets.slices(aligned.dataset_id, wanted.column)[aligned.row_index]
         rows = np.asarray(values == wanted.value, dtype=bool)
         if rows.any():
             return rows, ""

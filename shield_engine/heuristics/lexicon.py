@@ -93,12 +93,12 @@ def _pieces(text: str) -> list[str]:
 
 def _hits(text: str, lexicon: dict[str, float]) -> tuple[RuleHit, ...]:
     """Return the strongest lexicon words with their spans; valence runs from -4 to 4."""
-    found = []
+    words = []
     for match in _WORD.finditer(text):
         valence = lexicon.get(match.group().lower())
         if valence:
-            found.append((valence, match))
-    found.sort(key=lambda item: (-abs(item[0]), item[1].start()))
+            words.append((valence, match))
+    words.sort(key=lambda item: (-abs(item[0]), item[1].start()))
     return tuple(
         RuleHit(
             f"vader.{match.group().lower()}",
@@ -108,5 +108,5 @@ def _hits(text: str, lexicon: dict[str, float]) -> tuple[RuleHit, ...]:
             match.start(),
             match.end(),
         )
-        for valence, match in found[:_MOST_HITS]
+        for valence, match in words[:_MOST_HITS]
     )

@@ -43,12 +43,12 @@ def features(text: str) -> NDArray[np.uint32]:
     lowered = text.lower()
     codes = np.frombuffer(f" {lowered} ".encode("utf-8", "replace"), np.uint8).astype(np.uint32)
     spread = codes * _SPREAD
-    rolling, found = codes, []
+    rolling, buckets = codes, []
     for size in range(2, _LONGEST_GRAM + 1):
         rolling = rolling[:-1] * _STEP + spread[size - 1 :]
         rolling ^= rolling >> _FOLD
         if size >= _SHORTEST_GRAM:
-            found.append((rolling * _MIX) >> _TO_BUCKET)
+            buckets.append((rolling * _MIX) >> _TO_BUCKET)
     words = np.array(
         [crc32(word.encode("utf-8", "replace")) for word in _WORD.findall(lowered)], np.uint32
     )
@@ -56,8 +56,8 @@ def features(text: str) -> NDArray[np.uint32]:
         phrase = words
         for place in range(1, size):
             phrase = phrase[:-1] * _STEP + words[place:]
-        found.append((phrase * _MIX) >> _TO_BUCKET)
-    return np.concatenate(found)
+        buckets.append((phrase * _MIX) >> _TO_BUCKET)
+    return np.concatenate(buckets)
 
 
 class LinearTier:
@@ -84,10 +84,10 @@ class LinearTier:
         """Return how likely the model is to flag `text`, 0..1; 1 beyond `LONGEST` characters."""
         if len(text) > LONGEST:
             return 1.0
-        found = features(text)
-        if not len(found):
+        grams = features(text)
+        if not len(grams):
             return 0.0
-        margin = self.weights[found].sum() / math.sqrt(len(found)) + self.intercept
+        margin = self.weights[grams].sum() / math.sqrt(len(grams)) + self.intercept
         return 1.0 / (1.0 + math.exp(-min(max(float(margin), -30.0), 30.0)))
 
 

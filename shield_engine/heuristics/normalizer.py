@@ -388,8 +388,8 @@ def _unleet(token: str) -> str:
 def _unglue(match: re.Match[str]) -> str:
     """Return a run of letters with the known words in it set apart, if they are most of it."""
     run = match.group()
-    found = _KNOWN_WORD.findall(run)
-    if len(found) < 2 or sum(map(len, found)) < 0.6 * len(run):
+    words = _KNOWN_WORD.findall(run)
+    if len(words) < 2 or sum(map(len, words)) < 0.6 * len(run):
         return run
     return " ".join(piece for piece in _KNOWN_WORD.sub(r" \g<0> ", run).split(" ") if piece)
 
@@ -626,8 +626,8 @@ def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tupl
         ("hex", _HEX, _from_hex),
         ("binary", _BINARY, _from_binary),
     ):
-        found = ((*m.span(), decode(m.group())) for m in pattern.finditer(text))
-        runs = [(start, end, out) for start, end, out in found if out]
+        decoded_runs = ((*m.span(), decode(m.group())) for m in pattern.finditer(text))
+        runs = [(start, end, out) for start, end, out in decoded_runs if out]
         if runs:
             yield _extract(kind, runs, view), [(start, end) for start, end, _ in runs]
     if not is_scrambled:

@@ -168,11 +168,11 @@ class RulePart:
         )
 
     def _hits(self, normalized: Normalized) -> tuple[RuleHit, ...]:
-        found: dict[int, list[RuleHit]] = {}
+        matched: dict[int, list[RuleHit]] = {}
         disguised: dict[str, list[tuple[int, int]]] = {}
         for view in normalized.views:
             for index in self._matcher.matching(view.text):
-                known = found.setdefault(index, [])
+                known = matched.setdefault(index, [])
                 if len(known) >= _SPANS_PER_RULE:
                     continue
                 rule = self._matcher.rules[index]
@@ -186,7 +186,7 @@ class RulePart:
                     known.append(hit)
         for undone in normalized.undone:
             disguised.setdefault(undone.kind, []).append((undone.start, undone.end))
-        hits = [hit for known in found.values() for hit in known[:_SPANS_PER_RULE]]
+        hits = [hit for known in matched.values() for hit in known[:_SPANS_PER_RULE]]
         for kind, spans in disguised.items():
             weight, description = _DISGUISES[kind]
             hits += [

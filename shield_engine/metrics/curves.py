@@ -1,4 +1,4 @@
-"""Curves, threshold sweeps and calibration bins: what is drawn of a scored set."""
+"""Confusion counts, and the curves and sweeps that are drawn of a scored set."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shield_engine.metrics.inputs import binary_input, class_column, ratio
-from shield_engine.statistics.intervals import wilson_bounds
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats, Ints
+
 
 __all__ = [
-    "ECE_BINS",
-    "CalibrationBin",
-    "PrCurve",
-    "RocCurve",
+    "Counts",
     "ThresholdSweep",
-    "bin_of",
-    "calibration",
     "confusion",
     "one_class_reason",
     "pr_curve_points",
@@ -31,118 +25,105 @@ __all__ = [
     "threshold_sweep",
 ]
 
-ECE_BINS = 15
 _DRAWN_POINTS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class RocCurve:
-    """Points of an empirical ROC curve from (0, 0) to (1, 1), thresholds falling.
+class Counts:
+    """Confusion counts of two classes, and what follows from them; NaN where it is undefined.
 
     Attributes:
-        thresholds: A row is flagged if its score is at least this; the first is infinite.
-        fpr: False positive rate at each threshold.
-        recall: True positive rate at each threshold.
-        recall_low: Lower Wilson bound of each recall, taken by itself.
-        recall_high: Upper Wilson bound.
+        tp: Risky rows flagged; all four have one shape, of thresholds, groups or resamples.
+        fp: Harmless rows flagged.
+        fn: Risky rows let through.
+        tn: Harmless rows let through.
     """
 
-    thresholds: Floats
-    fpr: Floats
-    recall: Floats
-    recall_low: Floats
-    recall_high: Floats
+    tp: Floats | Ints
+    fp: Floats | Ints
+    fn: Floats | Ints
+    tn: Floats | Ints
 
     @property
-    def miss_rate(self) -> Floats:
-        """Share of risky rows let through, against `fpr` the curve called DET."""
-        return 1 - self.recall
-
-
-@dataclass(frozen=True, slots=True)
-class PrCurve:
-    """Points of an empirical precision-recall curve, recall rising and thresholds falling.
-
-    Attributes:
-        thresholds: A row is flagged if its score is at least this.
-        recall: Share of risky rows flagged.
-        precision: Share of flagged rows that are risky.
-        precision_low: Lower Wilson bound of each precision, taken by itself.
-        precision_high: Upper Wilson bound.
-    """
-
-    thresholds: Floats
-    recall: Floats
-    precision: Floats
-    precision_low: Floats
-    precision_high: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdSweep:
-    """Confusion counts at each of many thresholds (flagged: score >= threshold)."""
-
-    thresholds: Floats
-    tp: Ints
-    fp: Ints
-    fn: Ints
-    tn: Ints
+    def shares(self) -> dict[str, tuple[Floats | Ints, Floats | Ints]]:
+        """Hits and rows of each metric that is a share of rows."""
+        right, every = self.tp + self.tn, self.tp + self.fp + self.fn + self.tn
+        return {
+            "recall": (self.tp, self.tp + self.fn),
+            "fpr": (self.fp, self.fp + self.tn),
+            "accuracy": (right, every),
+            "precision": (self.tp, self.tp + self.fp),
+        }
 
     @property
     def recall(self) -> Floats:
-        """Share of risky rows flagged; NaN without risky rows."""
+        """Share of risky rows flagged."""
         return ratio(self.tp, self.tp + self.fn)
 
     @property
     def fpr(self) -> Floats:
-        """Share of harmless rows flagged; NaN without harmless rows."""
+        """Share of harmless rows flagged."""
         return ratio(self.fp, self.fp + self.tn)
 
     @property
     def precision(self) -> Floats:
-        """Share of flagged rows that are risky; NaN where none is flagged."""
+        """Share of flagged rows that are risky."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
     def f1(self) -> Floats:
-        """Harmonic mean of precision and recall; NaN if nothing is risky and nothing flagged."""
+        """Harmonic mean of precision and recall."""
         return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def balanced_accuracy(self) -> Floats:
+        """Mean of recall and of the share of harmless rows let through."""
+        return (self.recall + ratio(self.tn, self.fp + self.tn)) / 2
+
+    @property
+    def mcc(self) -> Floats:
+        """Matthews correlation of verdict and label."""
+        tp, fp, fn, tn = (np.asarray(cell, np.float64) for cell in self.cells)
+        return ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+    @property
+    def cells(self) -> tuple[Floats | Ints, Floats | Ints, Floats | Ints, Floats | Ints]:
+        """The four counts, as they are numbered where cells have numbers."""
+        return self.tp, self.fp, self.fn, self.tn
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """The rows whose score lies in one bin, and how many of them are risky.
+class ThresholdSweep(Counts):
+    """Confusion counts at each of many thresholds (flagged: score >= threshold)."""
 
-    Attributes:
-        start: Lower edge; belongs to the bin only if it is 0.
-        end: Upper edge, belongs to the bin.
-        n: Rows in the bin, at least 1.
-        mean_score: Mean score of those rows.
-        rate: Share of those rows that are risky.
-        rate_low: Lower Wilson bound of `rate`.
-        rate_high: Upper Wilson bound.
-    """
+    thresholds: Floats
 
-    start: float
-    end: float
-    n: int
-    mean_score: float
-    rate: float
-    rate_low: float
-    rate_high: float
+    @classmethod
+    def of(cls, risky: Floats, harmless: Floats, thresholds: ArrayLike) -> ThresholdSweep:
+        """Return the counts at each threshold, in the order given.
+
+        Args:
+            risky: Scores of the risky rows, rising.
+            harmless: Scores of the harmless rows, rising.
+            thresholds: One or more numbers.
+        """
+        cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+        fn, tn = np.searchsorted(risky, cuts), np.searchsorted(harmless, cuts)
+        return cls(len(risky) - fn, len(harmless) - tn, fn, tn, cuts)
+
+    def at(self, places: Ints) -> ThresholdSweep:
+        """Return some of the thresholds."""
+        tp, fp, fn, tn = (cell[places] for cell in self.cells)
+        return ThresholdSweep(tp, fp, fn, tn, self.thresholds[places])
 
 
 def roc_curve_points(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    *,
-    max_points: int = _DRAWN_POINTS,
-    confidence: float = 0.95,
-) -> RocCurve:
-    """Return the empirical ROC curve, exact at every point kept.
+    labels: ArrayLike, scores: ArrayLike, *, max_points: int = _DRAWN_POINTS
+) -> ThresholdSweep:
+    """Return the empirical ROC curve from (0, 0) to (1, 1), exact at every point kept.
 
-    Above `max_points` distinct thresholds, points evenly spread along the curve are kept; this is
-    for drawing only, no metric is computed from it.
+    Thresholds fall, the first is infinite. Above `max_points` distinct thresholds, points evenly
+    spread along the curve are kept; this is for drawing only, no metric is computed from it.
 
     Raises:
         ValueError: There is only one class, or an array is unfit as for `binary_metrics`.
@@ -151,23 +132,14 @@ def roc_curve_points(
     positives = int(truth.sum())
     if positives in (0, len(truth)):
         raise ValueError(f"a ROC curve {one_class_reason(positives, len(truth))}")
-    cuts, tp, fp = _cumulative(truth, risk)
-    fpr = np.concatenate(([0.0], fp / (len(truth) - positives)))
-    recall = np.concatenate(([0.0], tp / positives))
-    kept = _thinned(fpr, recall, max_points)
-    low, high = wilson_bounds(np.concatenate(([0], tp))[kept], positives, confidence)
-    thresholds = np.concatenate(([np.inf], cuts))
-    return RocCurve(thresholds[kept], fpr[kept], recall[kept], low, high)
+    sweep = threshold_sweep(truth, risk, np.append(np.inf, np.unique(risk)[::-1]))
+    return sweep.at(_spread(sweep.fpr, sweep.recall, max_points))
 
 
 def pr_curve_points(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    *,
-    max_points: int = _DRAWN_POINTS,
-    confidence: float = 0.95,
-) -> PrCurve:
-    """Return the empirical precision-recall curve, exact at every point kept.
+    labels: ArrayLike, scores: ArrayLike, *, max_points: int = _DRAWN_POINTS
+) -> ThresholdSweep:
+    """Return the empirical precision-recall curve, recall rising and thresholds falling.
 
     Thinned as `roc_curve_points` is.
 
@@ -175,14 +147,10 @@ def pr_curve_points(
         ValueError: There is no risky row, or an array is unfit as for `binary_metrics`.
     """
     truth, risk = binary_input(labels, scores)
-    positives = int(truth.sum())
-    if not positives:
+    if not truth.any():
         raise ValueError(f"a precision-recall curve needs a risky row; {len(truth)} rows, none is")
-    cuts, tp, fp = _cumulative(truth, risk)
-    recall, precision = tp / positives, tp / (tp + fp)
-    kept = _thinned(recall, precision, max_points)
-    low, high = wilson_bounds(tp[kept], (tp + fp)[kept], confidence)
-    return PrCurve(cuts[kept], recall[kept], precision[kept], low, high)
+    sweep = threshold_sweep(truth, risk, np.unique(risk)[::-1])
+    return sweep.at(_spread(sweep.recall, sweep.precision, max_points))
 
 
 def threshold_sweep(labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike) -> ThresholdSweep:
@@ -198,43 +166,7 @@ def threshold_sweep(labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike)
     cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
     if bool(np.isnan(cuts).any()):
         raise ValueError("a threshold is not a number")
-    risky, harmless = np.sort(risk[truth == 1]), np.sort(risk[truth == 0])
-    fn, tn = np.searchsorted(risky, cuts), np.searchsorted(harmless, cuts)
-    return ThresholdSweep(cuts, tp=len(risky) - fn, fp=len(harmless) - tn, fn=fn, tn=tn)
-
-
-def calibration(
-    labels: ArrayLike, scores: ArrayLike, bins: int = ECE_BINS, confidence: float = 0.95
-) -> tuple[CalibrationBin, ...]:
-    """Return the non-empty bins of equal width, lowest first.
-
-    A score on an edge belongs to the bin below it, 0 to the first. ECE is the mean of
-    |rate - mean_score| over these bins weighted by n (Naeini et al. 2015).
-
-    Raises:
-        ValueError: `bins` is below 1, or an array is unfit as for `binary_metrics`.
-    """
-    if bins < 1:
-        raise ValueError(f"calibration needs at least one bin, got {bins}")
-    truth, risk = binary_input(labels, scores)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    which = bin_of(risk, edges)
-    rows = np.bincount(which, minlength=bins)
-    hits = np.bincount(which, weights=truth, minlength=bins)
-    sums = np.bincount(which, weights=risk, minlength=bins)
-    low, high = wilson_bounds(hits, rows, confidence)
-    return tuple(
-        CalibrationBin(
-            start=float(edges[b]),
-            end=float(edges[b + 1]),
-            n=int(rows[b]),
-            mean_score=float(sums[b] / rows[b]),
-            rate=float(hits[b] / rows[b]),
-            rate_low=float(low[b]),
-            rate_high=float(high[b]),
-        )
-        for b in np.flatnonzero(rows)
-    )
+    return ThresholdSweep.of(np.sort(risk[truth == 1]), np.sort(risk[truth == 0]), cuts)
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> Ints:
@@ -251,25 +183,13 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> Ints:
     return counts.reshape(n_classes, n_classes).astype(np.int64)
 
 
-def bin_of(scores: Floats, edges: Floats) -> Ints:
-    """Return the bin of each score; a score on an edge belongs to the bin below it."""
-    return np.searchsorted(edges[1:-1], scores, side="left")
-
-
 def one_class_reason(positives: int, n: int) -> str:
     """Return why a set of one class, or of none, lacks what needs two."""
     kind = "risky" if positives else "harmless"
     return f"needs both classes; all {n} rows are {kind}" if n else "needs rows; there are none"
 
 
-def _cumulative(truth: Ints, risk: Floats) -> tuple[Floats, Ints, Ints]:
-    """Return distinct scores, highest first, and how many risky and harmless rows reach each."""
-    cuts = np.unique(risk)[::-1]
-    sweep = threshold_sweep(truth, risk, cuts)
-    return cuts, sweep.tp, sweep.fp
-
-
-def _thinned(x: Floats, y: Floats, max_points: int) -> Ints:
+def _spread(x: Floats, y: Floats, max_points: int) -> Ints:
     """Return the points to draw: both ends and others evenly spread along the curve."""
     if max_points < 2:
         raise ValueError(f"a curve needs at least two points, got max_points = {max_points}")

@@ -18,18 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from shield_engine.metrics.curves import (
-    CalibrationBin,
-    PrCurve,
-    RocCurve,
-    ThresholdSweep,
-    calibration,
-    confusion,
-    one_class_reason,
-    pr_curve_points,
-    roc_curve_points,
-    threshold_sweep,
-)
+from shield_engine.metrics.curves import one_class_reason
 from shield_engine.metrics.inputs import (
     binary_input,
     check_number,
@@ -47,28 +36,18 @@ from shield_engine.statistics.resampling import Resamples, percentile_interval, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
+
 
 __all__ = [
-    "CalibrationBin",
     "LatencySummary",
-    "PrCurve",
-    "RocCurve",
-    "ThresholdSweep",
     "TwoClassView",
     "binary_metrics",
-    "calibration",
-    "confusion",
     "latency_summary",
     "multiclass_metrics",
     "paired_binary_metrics",
-    "pr_curve_points",
-    "roc_curve_points",
-    "threshold_sweep",
     "two_class_view",
 ]
 
@@ -429,7 +408,7 @@ class _Plan:
 
 
 def _values(scorer: _Scorer, n: int) -> dict[str, float]:
-    return {name: float(found[0]) for name, found in scorer.figures(np.ones((1, n))).items()}
+    return {name: float(value[0]) for name, value in scorer.figures(np.ones((1, n))).items()}
 
 
 def _missing(n: int, reason: str) -> Figure:

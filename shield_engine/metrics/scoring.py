@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from shield_engine.metrics.curves import ECE_BINS, bin_of, confusion
+from shield_engine.metrics.curves import Counts, confusion
 from shield_engine.metrics.inputs import ratio
 from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
@@ -24,14 +24,13 @@ from shield_engine.statistics.intervals import wilson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from shield_engine.statistics.arrays import Floats, Ints
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
 
 __all__ = ["BinaryScorer", "ConfusionScorer"]
 
 _FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
+_ECE_BINS = 15
 _CLASS_LIMITS = "wilson limits of each class"
 
 
@@ -122,7 +121,7 @@ class BinaryScorer:
         shares = np.concatenate((np.linspace(0, 0.97, 500), np.linspace(0.97, 1, 500)))
         edges = np.unique(
             np.concatenate(
-                (np.quantile(pool, shares), [threshold], np.linspace(0, 1, ECE_BINS + 1))
+                (np.quantile(pool, shares), [threshold], np.linspace(0, 1, _ECE_BINS + 1))
             )
         )
         cell = np.searchsorted(edges, risk, side="right")
@@ -148,15 +147,16 @@ class BinaryScorer:
         harmless_sums, risky_sums = _running_sums(harmless), _running_sums(risky)
         n, p = harmless_sums[:, -1], risky_sums[:, -1]
         fp, tp = harmless_sums[:, self.harmless_flagged], risky_sums[:, self.risky_flagged]
+        counts = Counts(tp, fp, p - tp, n - fp)
         cells = np.stack([n - fp, fp, p - tp, tp], axis=1).reshape(-1, 2, 2)
         missing = np.full(len(weights), np.nan)
         return {
             **_confusion_figures(cells, self._present()),
-            "precision": ratio(tp, tp + fp),
-            "recall": ratio(tp, p),
-            "f1": ratio(2 * tp, 2 * tp + fp + p - tp),
-            "fpr": ratio(fp, n),
-            "balanced_accuracy": (ratio(tp, p) + ratio(n - fp, n)) / 2,
+            "precision": counts.precision,
+            "recall": counts.recall,
+            "f1": counts.f1,
+            "fpr": counts.fpr,
+            "balanced_accuracy": counts.balanced_accuracy,
             "roc_auc": self.ranking.auc(harmless, risky_sums),
             "pr_auc": self._average_precision(risky, harmless_sums, risky_sums),
             **{
@@ -257,10 +257,10 @@ class BinaryScorer:
         too_many = harmless_sums[:, 1:] > allowed[:, None]
         first = too_many.argmax(axis=1)
         rows = np.arange(len(n))
-        found = np.where(
+        flagged = np.where(
             too_many[rows, first], risky_sums[rows, self.ranking.risky_above[first]], p
         )
-        return np.where(n > 0, ratio(found, p), np.nan)
+        return np.where(n > 0, ratio(flagged, p), np.nan)
 
     def _fpr_at(self, recall: float, harmless_sums: Floats, risky_sums: Floats) -> Floats:
         n, p = harmless_sums[:, -1], risky_sums[:, -1]
@@ -274,10 +274,11 @@ class BinaryScorer:
         return np.where(p > 0, ratio(flagged, n), np.nan)
 
     def _calibration_gap(self, harmless: Floats, risky: Floats) -> Floats:
-        edges = np.linspace(0.0, 1.0, ECE_BINS + 1)
-        gap = np.zeros((len(harmless), ECE_BINS))
+        edges = np.linspace(0.0, 1.0, _ECE_BINS + 1)
+        gap = np.zeros((len(harmless), _ECE_BINS))
         for weights, scores, label in ((harmless, self.harmless, 0), (risky, self.risky, 1)):
-            which = bin_of(scores, edges)  # falling, as the scores are
+            # An edge belongs to the bin below it; bins fall as the scores do.
+            which = np.searchsorted(edges[1:-1], scores, side="left")
             for b in np.unique(which):
                 part = slice(
                     int(np.searchsorted(-which, -b, side="left")),
@@ -372,14 +373,14 @@ def _corners(
     matrices = np.zeros((2 ** len(present), *cells.shape))
     for matrix, rows in zip(matrices, itertools.product(*choices), strict=True):
         matrix[list(present)] = rows
-    found = _confusion_figures(matrices, present)
+    corners = _confusion_figures(matrices, present)
     if name == "f1":
-        tp, fp, fn = matrices[:, 1, 1], matrices[:, 0, 1], matrices[:, 1, 0]
-        values = ratio(2 * tp, 2 * tp + fp + fn)
+        (tn, fp), (fn, tp) = matrices[:, 0].T, matrices[:, 1].T
+        values = Counts(tp, fp, fn, tn).f1
     elif name == "balanced_accuracy":
-        values = found["macro_recall"]
+        values = corners["macro_recall"]
     else:
-        values = found[name]
+        values = corners[name]
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 

@@ -141,7 +141,14 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """Loads each model on first use, exactly once, and hands the same one to everybody."""
+    """Loads each model on first use, exactly once, and hands the same one to everybody.
+
+    Attributes:
+        registry: What may be loaded by name.
+        artifacts: Where the files come from.
+        loads_ok: How many models were loaded.
+        loads_failed: How many attempts to load one failed.
+    """
 
     def __init__(
         self,
@@ -176,18 +183,8 @@ class ModelLoader:
         self._lock = threading.Lock()
         # One session is made at a time, so that its memory can be told from another's.
         self._session_lock = threading.Lock()
-        self._loads_ok = 0
-        self._loads_failed = 0
-
-    @property
-    def loads_ok(self) -> int:
-        """How many models were loaded."""
-        return self._loads_ok
-
-    @property
-    def loads_failed(self) -> int:
-        """How many attempts to load one failed."""
-        return self._loads_failed
+        self.loads_ok = 0
+        self.loads_failed = 0
 
     @property
     def has_gpu(self) -> bool:
@@ -239,10 +236,10 @@ class ModelLoader:
                 model = self._open(entry, files, started)
                 with self._lock:
                     self._loaded[entry.id, entry.variant] = model
-                    self._loads_ok += 1
+                    self.loads_ok += 1
         except Exception:
             with self._lock:
-                self._loads_failed += 1
+                self.loads_failed += 1
             raise
         return model
 

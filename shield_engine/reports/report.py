@@ -27,6 +27,7 @@ from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
 from shield_engine.metrics.table import RATES, figure_text, reported_names
 from shield_engine.policy import write_policies
 from shield_engine.statistics import Figure
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode
 
 if TYPE_CHECKING:
@@ -238,8 +239,8 @@ def build_report(
         ConfigError: The run lacks a part, or the baseline's rows differ.
         UnknownNameError: A run does not exist.
     """
-    run = store.run(judged.run_id)
-    dataset = store.dataset(run.dataset_id)
+    run = store.runs.find(judged.run_id)
+    dataset = store.datasets.find(run.dataset_id)
     others = [
         candidate_of(run, thresholds, mode=mode)
         for mode in available_modes(run)
@@ -385,10 +386,9 @@ def _slices(
     groups: NDArray[np.object_] | None,
 ) -> tuple[SliceFigures, ...]:
     """Return the figures of each value of each slice column, those with most rows."""
-    columns = dataset.details.get("mapping", {}).get("slices") or ()
     found = []
-    for column in columns:
-        values = store.slices(dataset.dataset_id, str(column))[scores.row_index]
+    for column in dataset.slice_columns:
+        values = store.datasets.slices(dataset.dataset_id, column)[scores.row_index]
         names, counts = np.unique(values[view.counts].astype(str), return_counts=True)
         order = np.argsort(-counts, kind="stable")[:_MOST_VALUES]
         for value in names[order]:
@@ -426,24 +426,19 @@ def _worst(
     if not picked:
         return ()
     indexes = [int(scores.row_index[place]) for place in picked]
-    rows = {
-        int(row["row_index"]): row
-        for row in store.page(
-            run.dataset_id, run_id=run.run_id, indexes=indexes, limit=len(indexes)
-        )
-    }
+    rows = stored_rows(store, run.dataset_id, indexes, run.run_id)
     return tuple(
         WorstError(
             kind=_kind(view, place),
-            row_id=str(rows[index]["row_id"]),
-            text=_text(rows[index]["text"], redact=redact),
+            row_id=row.row_id,
+            text=_text(row.text, redact=redact),
             label=view.label_names[view.labels[place]],
             said=view.label_names[view.predicted[place]],
             score=float(score[place]),
             distance=float(distance[place]),
-            rules=_rules(rows[index]["rules"], redact=redact),
+            rules=_rules(row.rules, redact=redact),
         )
-        for place, index in zip(picked, indexes, strict=True)
+        for place, row in zip(picked, rows, strict=True)
     )
 
 
@@ -490,7 +485,7 @@ def _commands(
     redact: bool,
 ) -> tuple[str, ...]:
     """Return the shell lines that score the file anew and write the report again."""
-    mapping = dataset.details.get("mapping", {})
+    mapping = dataset.details.get("mapping") or {}
     words = ["shield", "eval", dataset.source, "--task", run.task.value]
     for option, key in (("--text-column", "text"), ("--label-column", "label")):
         if mapping.get(key):

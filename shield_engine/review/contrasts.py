@@ -6,7 +6,6 @@ the class itself does not stand out.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -15,18 +14,17 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from shield_engine.errors import StoreError
-from shield_engine.store import Store
+from shield_engine.store import Store, StoredRow
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
+    Verdicts,
     matching_rows,
-    row_contents,
+    stored_rows,
 )
 
 __all__ = ["MOST_ROWS", "Contrast", "Contrasts", "contrast", "error_contrasts", "patterns", "words"]
@@ -171,13 +169,13 @@ def _log_odds(first: int, n_first: int, second: int, n_second: int) -> tuple[flo
 
 
 def error_contrasts(
-    store: Store, judgement: Judgement, label: int, *, rows: RowFilter | None = None, seed: int = 7
+    store: Store, verdicts: Verdicts, label: int, *, rows: RowFilter | None = None, seed: int = 7
 ) -> Contrasts:
     """Return what the errors of one class have in common.
 
     Args:
         store: Where the run lies.
-        judgement: How its rows are judged.
+        verdicts: How its rows are judged.
         label: The class, an index into `Classes.names`: of two, 0 gives false positives and 1
             false negatives.
         rows: A filter that errors and others must pass; its kind and label are set here.
@@ -186,20 +184,18 @@ def error_contrasts(
     Raises:
         StoreError: The dataset's texts were purged.
     """
-    run = store.run(judgement.run_id)
-    if store.dataset(run.dataset_id).purged:
+    run = verdicts.run
+    if store.datasets.find(run.dataset_id).purged:
         raise StoreError(f"the texts of dataset {run.dataset_id} were purged")
     sides, totals = [], []
     for kind in (RowKind.ERRORS, RowKind.CORRECT):
-        found = matching_rows(
-            store, judgement, replace(rows or RowFilter(), kind=kind, label=label)
-        )
+        found = matching_rows(store, verdicts, replace(rows or RowFilter(), kind=kind, label=label))
         totals.append(len(found))
         if len(found) > MOST_ROWS:
             found = np.random.default_rng(seed).choice(found, MOST_ROWS, replace=False)
-        sides.append(row_contents(store, run.dataset_id, np.sort(found).tolist(), run.run_id))
+        sides.append(stored_rows(store, run.dataset_id, np.sort(found).tolist(), run.run_id))
 
-    def compared(items: Callable[[dict[str, Any]], Collection[str]]) -> tuple[Contrast, ...]:
+    def compared(items: Callable[[StoredRow], Collection[str]]) -> tuple[Contrast, ...]:
         errors, others = ([items(row) for row in side] for side in sides)
         return contrast(errors, others)
 
@@ -208,12 +204,12 @@ def error_contrasts(
         others=totals[1],
         read_errors=len(sides[0]),
         read_others=len(sides[1]),
-        words=compared(lambda row: words(row["text"])),
-        patterns=compared(lambda row: patterns(row["text"])),
-        rules=compared(lambda row: row["rules"] or ()),
+        words=compared(lambda row: words(row.text or "")),
+        patterns=compared(lambda row: patterns(row.text or "")),
+        rules=compared(lambda row: row.rules or ()),
         categories=compared(_categories),
     )
 
 
-def _categories(row: Mapping[str, Any]) -> set[str]:
-    return {span["category"] for span in json.loads(row["spans"] or "[]")}
+def _categories(row: StoredRow) -> set[str]:
+    return {span["category"] for span in row.matches}

@@ -17,18 +17,17 @@ import numpy as np
 
 from shield_engine.datasets.importing import row_code
 from shield_engine.datasets.profile import Profiler
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS
 from shield_engine.errors import ConfigError, StoreError
-from shield_engine.store import DatasetInfo, Scores, Store
+from shield_engine.store import DatasetInfo, Scores, Store, StoredRow
 from shield_engine.store.notes import Annotation, dataset_annotations
 from shield_engine.store.rows import (
-    Judgement,
     RowFilter,
     RowKind,
     matching_rows,
-    row_contents,
+    stored_rows,
 )
-from shield_engine.store.versions import version_rows
 from shield_engine.types import LABELS
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def planned_correction(store: Store, dataset_id: str, *, excludes: bool = True) 
         excludes: Leave out rows that bear the tag `exclude`.
     """
     said = dataset_annotations(store, dataset_id)
-    labels = {row["row_index"]: row["label"] for row in row_contents(store, dataset_id, list(said))}
+    labels = {row.row_index: row.label for row in stored_rows(store, dataset_id, list(said))}
     excluded = [index for index, one in said.items() if excludes and EXCLUDE_TAG in one.tags]
     return Correction(
         relabelled={
@@ -264,7 +263,7 @@ def corrected_version(store: Store, dataset_id: str, *, excludes: bool = True) -
         ConfigError: Nothing would change, or no row would be left.
         StoreError: The dataset's texts were purged.
     """
-    info = store.dataset(dataset_id)
+    info = store.datasets.find(dataset_id)
     if info.purged:
         raise StoreError(f"the texts of dataset {dataset_id} were purged; nothing can be corrected")
     plan = planned_correction(store, dataset_id, excludes=excludes)
@@ -275,10 +274,10 @@ def corrected_version(store: Store, dataset_id: str, *, excludes: bool = True) -
         )
     if len(plan.excluded) == info.rows:
         raise ConfigError(f"every row of {info.title} would be left out")
-    before = version_rows(store, dataset_id)
+    before = store.datasets.rows(dataset_id)
     rows = _corrected(before, plan)
     digest, profile = _described(rows, LABELS[info.task])
-    return store.add_dataset(
+    return store.datasets.add(
         info.name,
         info.task,
         rows,
@@ -387,7 +386,9 @@ class HardCases:
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def hard_cases(store: Store, judgement: Judgement, near: float = 0.05) -> HardCases:
+def hard_cases(
+    store: Store, judge: RowJudge, near: float = 0.05, scores: Scores | None = None
+) -> HardCases:
     """Return what `shield train` may learn from: errors and near-threshold rows, once each.
 
     Rows are judged by their corrected labels, so a row whose label was the error is none.
@@ -395,24 +396,23 @@ def hard_cases(store: Store, judgement: Judgement, near: float = 0.05) -> HardCa
     Raises:
         StoreError: The dataset's texts were purged.
     """
-    run = store.run(judgement.run_id)
-    info = store.dataset(run.dataset_id)
+    judged = verdicts_of(store, replace(judge, is_corrected=True), scores)
+    info = store.datasets.find(judged.run.dataset_id)
     if info.purged:
         raise StoreError(f"the texts of dataset {info.dataset_id} were purged; nothing is left")
-    judged = replace(judgement, is_corrected=True)
     found = [
         matching_rows(store, judged, RowFilter(kind=kind, near=near))
         for kind in (RowKind.ERRORS, RowKind.NEAR)
     ]
     indexes = list(dict.fromkeys(np.concatenate(found).tolist()))
     said = dataset_annotations(store, info.dataset_id)
-    rows = row_contents(store, info.dataset_id, indexes[:MOST_HARD_CASES])
+    rows = stored_rows(store, info.dataset_id, indexes[:MOST_HARD_CASES])
     cases = _cases(rows, said, LABELS[info.task], info.title)
     return replace(cases, beyond_limit=max(0, len(indexes) - MOST_HARD_CASES))
 
 
 def _cases(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[StoredRow],
     said: Mapping[int, Annotation],
     names: Sequence[str],
     title: str,
@@ -420,14 +420,14 @@ def _cases(
     kept: dict[str, list[tuple[str, int]]] = {}
     unlabelled = excluded = 0
     for row in rows:
-        one = said.get(row["row_index"], Annotation(row["row_index"]))
-        label = row["label"] if one.label is None else one.label
+        one = said.get(row.row_index, Annotation(row.row_index))
+        label = row.label if one.label is None else one.label
         if EXCLUDE_TAG in one.tags:
             excluded += 1
         elif label is None:
             unlabelled += 1
         else:
-            kept.setdefault(row["text_sha256"], []).append((row["text"], label))
+            kept.setdefault(row.text_sha256, []).append((row.text or "", label))
     labels = {digest: {label for _, label in same} for digest, same in kept.items()}
     agreed = [digest for digest in kept if len(labels[digest]) == 1]
     return HardCases(

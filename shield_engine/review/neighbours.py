@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from shield_engine.store import Store
-from shield_engine.store.rows import row_contents
+from shield_engine.store.rows import stored_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,17 +134,17 @@ def neighbour_index(store: Store, dataset_id: str, seed: int = 7) -> NeighbourIn
     Returns:
         `None` if the texts were purged.
     """
-    info = store.dataset(dataset_id)
+    info = store.datasets.find(dataset_id)
     if info.purged:
         return None
     chosen = np.arange(info.rows)
     if info.rows > MOST_INDEXED:
         generator = np.random.default_rng(seed)
         chosen = np.sort(generator.choice(info.rows, MOST_INDEXED, replace=False))
-    rows = row_contents(store, dataset_id, chosen.tolist())
+    rows = stored_rows(store, dataset_id, chosen.tolist())
     return NeighbourIndex.of(
-        [row["row_index"] for row in rows],
-        [row["text"] for row in rows],
-        [row["label"] for row in rows],
+        [row.row_index for row in rows],
+        [row.text or "" for row in rows],
+        [row.label for row in rows],
         info.rows,
     )

@@ -28,7 +28,7 @@ def write_bundle(store: Store, run_id: str, folder: Path) -> Path:
     partial = folder / f".{run_id}.partial"
     partial.mkdir(parents=True, exist_ok=True)
     digests = {}
-    for name, table in zip(_TABLES, store.run_tables(run_id), strict=True):
+    for name, table in zip(_TABLES, store.runs.tables(run_id), strict=True):
         path = partial / f"{name}.parquet"
         pq.write_table(table, path, compression="zstd")
         digests[path.name] = _sha256(path)
@@ -65,7 +65,7 @@ def import_bundle(store: Store, bundle: Path) -> RunInfo:
         tables = [pq.read_table(bundle / f"{name}.parquet") for name in _TABLES]
     except (OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"{bundle} is not a whole run bundle: {error}") from error
-    run = store.add_run_tables(tables)
+    run = store.runs.add_tables(tables)
     shutil.rmtree(bundle)
     return run
 

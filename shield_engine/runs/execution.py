@@ -34,7 +34,8 @@ from shield_engine.heuristics import (
     load_rules,
 )
 from shield_engine.ml import MLScore, ModelEntry
-from shield_engine.store import DatasetInfo, RunInfo, RunStatus, Store
+from shield_engine.store import DatasetInfo, RunInfo, RunStamp, RunStatus, Store, StoredRow
+from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task, Variant
 
 if TYPE_CHECKING:
@@ -181,15 +182,15 @@ def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunIn
         ArtifactError: The model cannot be loaded.
         StoreError: The dataset's texts were purged.
     """
-    dataset = store.dataset(dataset_id)
+    dataset = store.datasets.find(dataset_id)
     parts = _ready_parts(shield, dataset.task, spec)
-    store.texts(dataset_id, 0, 1)
+    store.datasets.texts(dataset_id, 0, 1)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     entry = parts.entry
     stamp = _stamp(dataset, shield, parts)
     if spec.reuse and (earlier := _run_alike(store, dataset_id, stamp)) is not None:
         stamp["reused_run"] = earlier.run_id
-    return store.create_run(
+    return store.runs.add(
         dataset,
         parts=spec.parts,
         rows=rows,
@@ -209,17 +210,17 @@ def reusable_run(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -
     """
     if "ml" not in spec.parts:
         return None
-    dataset = store.dataset(dataset_id)
+    dataset = store.datasets.find(dataset_id)
     entry = shield.entry_for(dataset.task, MLConfig.evaluation(spec.variant), spec.model_id)
     return _run_alike(store, dataset_id, {"model": _model_stamp(entry), "packages": _packages()})
 
 
-def _run_alike(store: Store, dataset_id: str, stamp: Mapping[str, Any]) -> RunInfo | None:
+def _run_alike(store: Store, dataset_id: str, stamp: RunStamp) -> RunInfo | None:
     if stamp["model"] is None:
         return None
     alike = (
         run
-        for run in store.runs(dataset_id)
+        for run in store.runs.all(dataset_id)
         if run.status == RunStatus.DONE
         and run.stamp["model"] == stamp["model"]
         and run.stamp["packages"] == stamp["packages"]
@@ -264,7 +265,7 @@ def execute(
         ShieldError: The run cannot go on; it is marked failed, with the reason, and can be resumed.
             A run that is done stays as it was.
     """
-    run = store.run(run_id)
+    run = store.runs.find(run_id)
     spec = RunSpec.from_settings(run.settings)
     is_done = run.status == RunStatus.DONE
     if is_done and not (retry_errors and run.errors):
@@ -274,32 +275,36 @@ def execute(
         _check_same_parts(run, parts)
         is_done = False
         if retry_errors:
-            store.drop_errors(run_id)
-        store.set_status(run_id, RunStatus.RUNNING)
-        run = store.run(run_id)
+            store.runs.drop_errors(run_id)
+        store.runs.set_status(run_id, RunStatus.RUNNING)
+        run = store.runs.find(run_id)
         _score_rest(store, run, spec, parts, shield, on_progress, cancel, batch_rows)
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
         with suppress(StoreError):
             if not is_done:
-                store.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
+                store.runs.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
         raise
-    stopped = cancel is not None and cancel.is_set() and store.run(run_id).rows_done < run.rows
-    store.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)
-    return store.run(run_id)
+    stopped = (
+        cancel is not None and cancel.is_set() and store.runs.find(run_id).rows_done < run.rows
+    )
+    store.runs.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)
+    return store.runs.find(run_id)
 
 
 def estimate(
     store: Store, shield: Shield, dataset_id: str, spec: RunSpec, sample: int = 48
 ) -> Estimate:
     """Time `sample` rows spread over the dataset and extrapolate; nothing is stored."""
-    dataset = store.dataset(dataset_id)
+    dataset = store.datasets.find(dataset_id)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     if rows == 0:
         return Estimate(0, 0, 0.0, 0.0)
     parts = _ready_parts(shield, dataset.task, spec)
     step = max(1, rows // sample)
-    texts = [store.texts(dataset_id, index, index + 1)[0][1] for index in range(0, rows, step)]
+    texts = [
+        store.datasets.texts(dataset_id, index, index + 1)[0][1] for index in range(0, rows, step)
+    ]
     parts.score(texts[0], _Slot())  # the first call pays for lazy set-up
     workers = spec.workers or shield.settings.workers
     started = time.perf_counter()
@@ -320,7 +325,7 @@ def _score_rest(
     cancel: threading.Event | None,
     batch_rows: int,
 ) -> None:
-    done = store.done_rows(run.run_id)
+    done = store.runs.done_rows(run.run_id)
     cache: ResultCache[_Slot] = ResultCache(spec.cache)
     hits, errors, fresh = 0, run.errors, 0
     began = time.perf_counter()
@@ -329,17 +334,19 @@ def _score_rest(
             if cancel is not None and cancel.is_set():
                 return
             started = time.perf_counter()
-            rows = store.texts(run.dataset_id, begin, min(begin + batch_rows, run.rows))
+            rows = store.datasets.texts(run.dataset_id, begin, min(begin + batch_rows, run.rows))
             kept = [row for row in rows if row[0] in done]
             if kept:
-                _replay(store, run.run_id, kept, cache)
+                _replay(store, run, kept, cache)
             rows = [row for row in rows if row[0] not in done]
             if not rows:
                 continue
-            known = _known(store, run.stamp.get("reused_run"), [row[0] for row in rows])
+            known = _known(
+                store, run.dataset_id, run.stamp.get("reused_run"), [row[0] for row in rows]
+            )
             table, batch_hits, batch_errors = _score_batch(rows, parts, cache, pool, known)
             table = table.append_column("run_id", _repeat(run.run_id, len(rows)))
-            store.append_results(run.run_id, table, time.perf_counter() - started)
+            store.runs.append(run.run_id, table, time.perf_counter() - started)
             hits, errors, fresh = hits + batch_hits, errors + batch_errors, fresh + len(rows)
             if on_progress is not None:
                 seconds = time.perf_counter() - began
@@ -384,52 +391,55 @@ def _score_batch(
     return _table([row[0] for row in rows], slots), hits, errors
 
 
-def _known(store: Store, run_id: str | None, indexes: Sequence[int]) -> dict[int, MLScore]:
+def _known(
+    store: Store, dataset_id: str, run_id: str | None, indexes: Sequence[int]
+) -> dict[int, MLScore]:
     """Return what an earlier run's model said of these rows; a run deleted since says nothing."""
     if run_id is None:
         return {}
-    models = {row["row_index"]: _model_from(row) for row in store.results(run_id, indexes)}
+    rows = stored_rows(store, dataset_id, indexes, run_id)
+    models = {row.row_index: _model_from(row) for row in rows}
     return {index: model for index, model in models.items() if model is not None}
 
 
 def _replay(
     store: Store,
-    run_id: str,
+    run: RunInfo,
     rows: Sequence[tuple[int, str, str]],
     cache: ResultCache[_Slot],
 ) -> None:
     """Bring the cache to where it was after rows stored earlier, from their stored scores."""
-    stored = {row["row_index"]: row for row in store.results(run_id, [row[0] for row in rows])}
-    for index, text, _ in rows:
+    stored = stored_rows(store, run.dataset_id, [row[0] for row in rows], run.run_id)
+    for (_, text, _), row in zip(rows, stored, strict=True):
         key = text_digest(text)
-        row = stored[index]
-        if row["error"] is None and cache.get(key) is None:
+        if row.error is None and cache.get(key) is None:
             cache.put(key, _slot_from(row))
 
 
-def _slot_from(row: Mapping[str, Any]) -> _Slot:
+def _slot_from(row: StoredRow) -> _Slot:
     from shield_engine.heuristics import RuleHit
 
     slot = _Slot()
-    if row["heuristic"] is not None:
-        hits = tuple(RuleHit(**span) for span in json.loads(row["spans"]))
-        probabilities = tuple(row["heuristic"])
+    if row.heuristic is not None:
+        hits = tuple(RuleHit(**span) for span in row.matches)
+        probabilities = tuple(row.heuristic)
         slot.heuristic = HeuristicScore(_risk(probabilities), probabilities, hits, 0.0, 0.0)
-    slot.linear = row["linear"]
+    slot.linear = row.linear
     slot.model = _model_from(row)
     return slot
 
 
-def _model_from(row: Mapping[str, Any]) -> MLScore | None:
-    if row["model"] is None:
+def _model_from(row: StoredRow) -> MLScore | None:
+    start, end, windows, tokens = row.window_start, row.window_end, row.windows, row.tokens
+    if row.model is None or start is None or end is None or windows is None or tokens is None:
         return None
-    probabilities = tuple(row["model"])
+    probabilities = tuple(row.model)
     return MLScore(
         score=_risk(probabilities),
         probabilities=probabilities,
-        window=(row["window_start"], row["window_end"]),
-        windows=row["windows"],
-        tokens=row["tokens"],
+        window=(start, end),
+        windows=windows,
+        tokens=tokens,
         tokenize_ms=0.0,
         infer_ms=0.0,
     )
@@ -526,7 +536,7 @@ def _check_same_parts(run: RunInfo, parts: _Parts) -> None:
             )
 
 
-def _stamp(dataset: DatasetInfo, shield: Shield, parts: _Parts) -> dict[str, Any]:
+def _stamp(dataset: DatasetInfo, shield: Shield, parts: _Parts) -> RunStamp:
     """Return what is needed to repeat a run: data, rules, model, packages, machine, commit."""
     return {
         "dataset_hash": dataset.content_hash,

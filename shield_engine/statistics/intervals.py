@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from scipy import special
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
+
 
 __all__ = [
     "MOST_ROWS",
     "Figure",
-    "FigureRecord",
     "Interval",
     "checked_level",
     "clopper_pearson",
@@ -33,6 +31,7 @@ __all__ = [
     "normal_quantile",
     "paired_proportion",
     "percentile_bounds",
+    "percentile_ranks",
     "proportion",
     "rows_for_percentile",
     "tango_bounds",
@@ -54,16 +53,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-class FigureRecord(TypedDict):
-    """A `Figure` as the evaluation output writes it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +112,7 @@ class Figure:
         value, low, high = (None if end is None else end * factor for end in ends)
         return replace(self, value=value, low=low, high=high)
 
-    def as_dict(self) -> FigureRecord:
+    def as_dict(self) -> dict[str, float | str | None]:
         """Return the figure as the evaluation output writes it."""
         return {
             "value": self.value,
@@ -201,8 +190,8 @@ def clopper_pearson_bounds(
 
 
 def proportion(
-    hits: Mask | Floats,
-    rows: Mask | Floats,
+    hits: Mask | Ints | Floats,
+    rows: Mask | Ints | Floats,
     groups: Ints | None = None,
     *,
     bound: Literal["wilson", "exact"] = "wilson",
@@ -361,7 +350,7 @@ def percentile_bounds(
     if whole < 1:
         return Figure(value, None, None, n, _ONE_GROUP, method, size)
     ordered = np.sort(values)
-    upper, lower = _ranks(whole, share, confidence)
+    upper, lower = percentile_ranks(whole, share, confidence)
     high = None if upper is None else float(ordered[math.ceil(upper * n / whole) - 1])
     low = None if lower is None else float(ordered[max(1, math.floor(lower * n / whole)) - 1])
     figure = Figure.around(value, (low, high), n, method, size)
@@ -381,7 +370,7 @@ def rows_for_percentile(share: float, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(share) - 1e-9)
 
 
-def _ranks(n: int, share: float, confidence: float) -> tuple[int | None, int | None]:
+def percentile_ranks(n: int, share: float, confidence: float) -> tuple[int | None, int | None]:
     """Return the least rank that bounds the quantile from above and the greatest from below."""
     below = special.bdtr(np.arange(n, dtype=np.float64), n, share)  # P(X <= 0), ..., P(X <= n - 1)
     upper = int(np.searchsorted(below, confidence)) + 1  # P(X <= r - 1) >= confidence

@@ -23,10 +23,10 @@ from shield_engine.statistics.intervals import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats, Ints
+
 
 __all__ = [
     "NO_DISAGREEMENT",

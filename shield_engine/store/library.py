@@ -1,8 +1,9 @@
-"""What is kept by name: policies, version by version and never changed, and gates as documents."""
+"""What is kept as documents: policies (each version for good), gates by name, benchmarks."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,16 +11,19 @@ from typing import Any
 
 from shield_engine.errors import UnknownNameError
 from shield_engine.policy import Policy
-from shield_engine.store.database import Store, utc_now
+from shield_engine.store.connection import utc_now
+from shield_engine.store.store import Store
 
 __all__ = [
     "StoredGate",
+    "benchmarks",
     "delete_gate",
     "delete_policy",
     "find_gate",
     "find_policy",
     "gates",
     "policies",
+    "save_benchmark",
     "save_gate",
     "save_policy",
 ]
@@ -32,13 +36,14 @@ def save_policy(store: Store, policy: Policy) -> Policy:
             "SELECT coalesce(max(version), 0) FROM policies WHERE name = ?", [policy.name]
         ).fetchall()
         saved = replace(policy, version=int(last) + 1)
-        cursor.execute(
-            "INSERT INTO policies VALUES (?, ?, ?, ?, ?)",
-            [
-                saved.name, saved.version, saved.task.value, json.dumps(saved.as_document()),
-                utc_now(),
-            ],
-        )  # fmt: skip
+        values = {
+            "name": saved.name,
+            "version": saved.version,
+            "task": saved.task.value,
+            "document": json.dumps(saved.as_document()),
+            "created_at": utc_now(),
+        }
+        store.insert("policies", values)
     return saved
 
 
@@ -88,10 +93,8 @@ class StoredGate:
 
 def save_gate(store: Store, name: str, document: Mapping[str, Any]) -> None:
     """Keep a gate under its name; one of that name is replaced."""
-    store.execute(
-        "INSERT OR REPLACE INTO gates VALUES (?, ?, ?)",
-        [name, json.dumps(dict(document)), utc_now()],
-    )
+    values = {"name": name, "document": json.dumps(dict(document)), "created_at": utc_now()}
+    store.insert("gates", values, replaces=True)
 
 
 def gates(store: Store) -> list[StoredGate]:
@@ -106,11 +109,10 @@ def find_gate(store: Store, name: str) -> StoredGate:
     Raises:
         UnknownNameError: There is none.
     """
-    for gate in gates(store):
-        if gate.name == name:
-            return gate
-    known = ", ".join(gate.name for gate in gates(store)) or "none"
-    raise UnknownNameError(f"no gate {name}; stored: {known}")
+    stored = {gate.name: gate for gate in gates(store)}
+    if name not in stored:
+        raise UnknownNameError(f"no gate {name}; stored: {', '.join(stored) or 'none'}")
+    return stored[name]
 
 
 def delete_gate(store: Store, name: str) -> None:
@@ -121,3 +123,18 @@ def delete_gate(store: Store, name: str) -> None:
     """
     find_gate(store, name)
     store.execute("DELETE FROM gates WHERE name = ?", [name])
+
+
+def save_benchmark(store: Store, document: Mapping[str, Any]) -> str:
+    """Keep a benchmark's document and return its id."""
+    benchmark_id = uuid.uuid4().hex[:12]
+    store.execute(
+        "INSERT INTO benchmarks VALUES (?, ?, ?)", [benchmark_id, json.dumps(document), utc_now()]
+    )
+    return benchmark_id
+
+
+def benchmarks(store: Store) -> dict[str, dict[str, Any]]:
+    """Return the document of each benchmark by id, newest first."""
+    rows = store.fetch("SELECT benchmark_id, document FROM benchmarks ORDER BY created_at DESC")
+    return {benchmark_id: json.loads(document) for benchmark_id, document in rows}

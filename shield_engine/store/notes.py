@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.store.database import Store, utc_now
+from shield_engine.store.connection import utc_now
+from shield_engine.store.store import Store
 from shield_engine.types import LABELS
 
 __all__ = [
@@ -75,7 +76,7 @@ def annotate(
         UnknownNameError: There is no such dataset or row.
         ConfigError: The label is none of the task's, or a tag is empty, too long or not printable.
     """
-    names = LABELS[store.dataset(dataset_id).task]
+    names = LABELS[store.datasets.find(dataset_id).task]
     if label is not None and not 0 <= label < len(names):
         raise ConfigError(f"label {label} is none of {', '.join(names)}")
     cleaned = tuple(sorted({_checked_tag(tag) for tag in tags}))

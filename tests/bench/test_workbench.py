@@ -42,7 +42,7 @@ def test_the_same_seed_makes_the_same_run() -> None:
     """The synthetic run repeats, so two benchmarks ask the same questions."""
     with Store.in_memory() as one, Store.in_memory() as other:
         first, second = synthetic_run(one, 1_500), synthetic_run(other, 1_500)
-        before, after = one.scores(first.run_id), other.scores(second.run_id)
+        before, after = one.runs.scores(first.run_id), other.runs.scores(second.run_id)
     assert before.model is not None
     assert after.model is not None
     assert (before.model == after.model).all()

@@ -100,7 +100,7 @@ def test_eval_writes_figures_scores_and_keeps_the_run(home: Path, tmp_path: Path
     table = pq.read_table(scores)
     assert len(table) == dataset["rows"] == dataset["modes"]["ml"]["n"]
     with Store.open(Settings(home).store_path) as store:
-        (run,) = store.runs()
+        (run,) = store.runs.all()
     listed = shield("runs", home=home)
     assert run.run_id in listed.stdout
     exported = tmp_path / "run.csv"
@@ -246,12 +246,12 @@ def test_full_disk_is_told_and_loses_no_whole_batch(
     assert "free some space" in answer.stderr
     assert "Traceback" not in answer.stderr
     with Store.open(Settings(home).store_path) as store:
-        runs = store.runs()
+        runs = store.runs.all()
     for run in runs:
         assert run.rows_done % 1_000 == 0
         assert shield("runs", "--resume", run.run_id, home=home).returncode == 0
         with Store.open(Settings(home).store_path) as store:
-            assert store.run(run.run_id).rows_done == 30_000
+            assert store.runs.find(run.run_id).rows_done == 30_000
     assert len(runs) == (limit_bytes == 14_000_000)
 
 

@@ -127,7 +127,7 @@ def test_baseline_is_chosen_kept_for_the_dataset_and_in_the_url(home: Path) -> N
     """Another baseline turns the differences round, and the link carries it."""
     run_id = store_run(home, ROWS, Task.PROMPT_INJECTION)
     with Store.open(Settings(home, offline=True).store_path) as store:
-        dataset_id = store.run(run_id).dataset_id
+        dataset_id = store.runs.find(run_id).dataset_id
     page = opened()
     page.selectbox(key=f"baseline_{dataset_id}").select("mode:ml").run()
     assert not page.exception

@@ -106,7 +106,7 @@ def test_list_is_what_the_evaluation_says_and_texts_stay_text(home: Path) -> Non
     run_id = store_run(home, ROWS)
     page = at_half(opened())
     assert not page.exception
-    view = mode_view(resources().store.scores(run_id), Mode.HEURISTIC, 0.5)
+    view = mode_view(resources().store.runs.scores(run_id), Mode.HEURISTIC, 0.5)
     expected = {f"row-{n}" for n in range(6) if view.predicted[n] != view.labels[n]}
     assert set(listed(page)) == expected
     assert expected
@@ -125,7 +125,7 @@ def test_keys_walk_the_list_and_labels_are_saved_at_once(home: Path) -> None:
     page.button(key="errors_next").click().run()
     assert open_id(page) == f"Row {ids[1]}"
     page.button(key="errors_previous").click().run()
-    store, dataset_id = resources().store, resources().store.run(run_id).dataset_id
+    store, dataset_id = resources().store, resources().store.runs.find(run_id).dataset_id
     index = int(ids[0].removeprefix("row-"))
     other = 1 - TEXTS[index][1]
     page.toggle(key="errors_goes_on").set_value(True).run()
@@ -228,7 +228,7 @@ def test_views_for_suspects_words_and_exports(home: Path) -> None:
     assert any("Labels that change: **1**" in text.value for text in page.markdown)
     page.button(key="errors_correct").click().run()
     assert not page.exception
-    versions = {info.version: info for info in resources().store.datasets()}
+    versions = {info.version: info for info in resources().store.datasets.all()}
     assert versions[2].parent_id == versions[1].dataset_id
     line = next(f.value for f in page.dataframe if "Made from" in f.value.columns)
     assert line["Version"].tolist() == [versions[2].title, versions[1].title]
@@ -260,7 +260,7 @@ def test_any_run_opens_in_every_view(home: Path, lines: list[str], task: Task) -
         assert not page.exception, view
         assert not page.error, view
     store = resources().store
-    store.purge_texts(store.run(run_id).dataset_id)
+    store.datasets.purge_texts(store.runs.find(run_id).dataset_id)
     for view in ("Rows", "Suspected labels", "Words and patterns", "Export"):
         page.segmented_control(key="errors_view").set_value(view).run()
         assert not page.exception, view

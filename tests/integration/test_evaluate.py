@@ -132,7 +132,9 @@ def test_stored_scores_give_what_the_scanner_gives_in_hybrid(shield: Shield) -> 
     assert result.scores is not None
     rows = result.scores.to_pydict()
     scanner = shield.scanner(item.task, ScannerConfig.for_mode(Mode.HYBRID))
-    texts = [text for _, text, _ in store.texts(store.datasets()[0].dataset_id, 0, 120)]
+    texts = [
+        text for _, text, _ in store.datasets.texts(store.datasets.all()[0].dataset_id, 0, 120)
+    ]
     passed = 0
     for place, text in enumerate(texts):
         scanned = scanner.scan(text)
@@ -203,7 +205,7 @@ def test_run_answers_only_for_the_parts_it_scored(shield: Shield, tmp_path: Path
     item = SuiteItem("rows", path, Task.PROMPT_INJECTION)
     result = evaluate_file(store, shield, item, EvaluationSpec(modes=(Mode.HEURISTIC,)))
     assert result.run_id is not None
-    assert available_modes(store.run(result.run_id)) == (Mode.HEURISTIC,)
+    assert available_modes(store.runs.find(result.run_id)) == (Mode.HEURISTIC,)
     with pytest.raises(ConfigError, match="cannot answer for hybrid"):
         evaluate_run(store, result.run_id, modes=[Mode.HYBRID])
 

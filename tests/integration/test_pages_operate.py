@@ -14,11 +14,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import shield_engine.benchmark
+import dashboard.performance.parts
 from dashboard.playground.tables import EXAMPLES
 from dashboard.state import resources
 from shield_engine.benchmark import TARGETS, run_benchmark
 from shield_engine.benchmark.subject import Effort
+from shield_engine.store.library import benchmarks, save_benchmark
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 TINY = Effort(
@@ -155,20 +156,20 @@ def test_performance_says_how_to_measure_first() -> None:
 def test_the_button_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A press measures in the background, stores the benchmark and shows it."""
     monkeypatch.setattr(
-        shield_engine.benchmark, "run_benchmark", partial(run_benchmark, effort=TINY)
+        dashboard.performance.parts, "run_benchmark", partial(run_benchmark, effort=TINY)
     )
     app = opened("performance")
     app.button(key="measure").click().run()
     assert app.button(key="measure").disabled
     held = resources()
     for _ in range(6_000):
-        if held.store.benchmarks():
+        if benchmarks(held.store):
             break
         app.run()
     app.run()
     assert not app.exception
     assert not app.error
-    ((name, _, document),) = held.store.benchmarks()
+    ((name, document),) = benchmarks(held.store).items()
     assert app.selectbox(key="benchmark").value == name
     assert document["quick"] is True
     assert "ML scan, p50" in [metric.label for metric in app.metric]
@@ -179,8 +180,8 @@ def test_the_button_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> No
 def test_two_benchmarks_are_compared() -> None:
     """Twice the time is named as worse, and the newest is the one that is shown."""
     store = resources().store
-    store.add_benchmark(benchmark())
-    newest = store.add_benchmark(benchmark(scale=2.0))
+    save_benchmark(store, benchmark())
+    newest = save_benchmark(store, benchmark(scale=2.0))
     app = opened("performance")
     assert not app.exception
     assert app.selectbox(key="benchmark").value == newest
@@ -202,7 +203,7 @@ def test_a_file_of_the_command_line_is_stored_and_shown_as_text() -> None:
     next(button for button in app.button if button.label == "Store it").click().run()
     assert not app.exception
     assert not app.error
-    ((_, _, document),) = resources().store.benchmarks()
+    (document,) = benchmarks(resources().store).values()
     assert document["machine"]["cpu"] == HOSTILE
     assert "What else was measured?" in [heading.value for heading in app.subheader]
     read_as_markdown = [element.value for element in (*app.subheader, *app.metric)]
@@ -218,4 +219,4 @@ def test_a_file_that_is_no_benchmark_is_refused() -> None:
     assert not app.exception
     assert [element.value for element in app.error] != []
     assert "no benchmark of format 1" in app.error[0].value.replace("\\", "")
-    assert resources().store.benchmarks() == []
+    assert benchmarks(resources().store) == {}

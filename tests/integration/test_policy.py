@@ -77,9 +77,9 @@ def test_library_scans_as_the_stored_scores_say(
     spec = EvaluationSpec(limit=60)
     with Store.in_memory() as store:
         result = evaluate_file(store, engine, item, spec)
-        run = store.run(result.run_id or "")
+        run = store.runs.find(result.run_id or "")
         aligned = align(store, [of_policy(policy, run)])
-        texts = [text for _, text, _ in store.texts(run.dataset_id, 0, 60)]
+        texts = [text for _, text, _ in store.datasets.texts(run.dataset_id, 0, 60)]
     guard = Shield.from_policy(written(tmp_path, policy), settings)
     verdicts = [int(not guard.scan(text).is_valid) for text in texts]
     assert verdicts == aligned.views[0].predicted.tolist()
@@ -104,11 +104,11 @@ def test_eval_under_a_policy_gives_the_figures_of_the_stored_run(
     assert dataset["policy"] == "front (unsaved)"
     assert list(dataset["modes"]) == ["hybrid"]
     with Store.open(home / "shield.duckdb") as store:
-        (run,) = store.runs()
+        (run,) = store.runs.all()
         figures = evaluate_run(
             store, run.run_id, modes=[Mode.HYBRID], thresholds={"hybrid": THRESHOLD}, bands=BANDS
         )[Mode.HYBRID]
-        scores = store.scores(run.run_id)
+        scores = store.runs.scores(run.run_id)
     assert dataset["modes"]["hybrid"]["threshold"] == THRESHOLD
     assert dataset["modes"]["hybrid"]["metrics"] == {
         name: figure.as_dict() for name, figure in figures.metrics.items()

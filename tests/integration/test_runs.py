@@ -34,6 +34,7 @@ from shield_engine.runs.execution import (
 from shield_engine.runs.worker import JobWorker
 from shield_engine.settings import Settings
 from shield_engine.store import DatasetInfo, RunStatus, Store
+from shield_engine.store.rows import dataset_page
 from shield_engine.types import Mode, Task, Variant
 
 WORDS = [
@@ -84,7 +85,7 @@ def rows_of(texts: Sequence[str], labels: Sequence[int | None]) -> pa.Table:
 
 def add(store: Store, rows: pa.Table, name: str = "rows") -> DatasetInfo:
     """Store rows as a dataset."""
-    return store.add_dataset(
+    return store.datasets.add(
         name, Task.PROMPT_INJECTION, rows, content_hash=f"{name}{len(rows)}", source="test"
     )
 
@@ -130,7 +131,7 @@ def test_run_scores_every_row_once_and_counts_repeats_as_hits(
         seen: list[Progress] = []
         run = start(store, shield, dataset.dataset_id, RunSpec())
         run = execute(store, shield, run.run_id, on_progress=seen.append, batch_rows=32)
-        scores = store.scores(run.run_id)
+        scores = store.runs.scores(run.run_id)
     assert (run.status, run.rows_done, run.errors) == (RunStatus.DONE, 120, 0)
     assert [progress.rows_done for progress in seen] == [32, 64, 96, 120]
     assert seen[-1].eta_s == 0
@@ -157,7 +158,7 @@ def test_reused_scores_cost_no_inference_and_have_no_latency(settings: Settings)
     second = execute(store, shield, start(store, shield, dataset.dataset_id, spec).run_id)
     assert second.errors == 0
     assert second.stamp["reused_run"] == first.run_id
-    one, other = store.scores(first.run_id), store.scores(second.run_id)
+    one, other = store.runs.scores(first.run_id), store.runs.scores(second.run_id)
     assert one.model is not None
     assert other.model is not None
     assert (one.model == other.model).all()
@@ -195,10 +196,10 @@ def test_a_run_deleted_meanwhile_is_scored_anew(shield: Shield) -> None:
     dataset = add(store, make_rows(10))
     first = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     run = start(store, shield, dataset.dataset_id, RunSpec(reuse=True))
-    store.delete_run(first.run_id)
+    store.runs.delete(first.run_id)
     run = execute(store, shield, run.run_id)
     assert (run.status, run.rows_done) == (RunStatus.DONE, 10)
-    assert (store.scores(run.run_id).model_ms[~store.scores(run.run_id).is_hit] > 0).all()
+    assert (store.runs.scores(run.run_id).model_ms[~store.runs.scores(run.run_id).is_hit] > 0).all()
 
 
 def test_cache_off_scores_every_row_anew(shield: Shield) -> None:
@@ -208,7 +209,7 @@ def test_cache_off_scores_every_row_anew(shield: Shield) -> None:
     cached = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     spec = RunSpec(cache=CacheConfig.disabled(), workers=1)
     fresh = execute(store, shield, start(store, shield, dataset.dataset_id, spec).run_id)
-    one, other = store.scores(cached.run_id), store.scores(fresh.run_id)
+    one, other = store.runs.scores(cached.run_id), store.runs.scores(fresh.run_id)
     assert not other.is_hit.any()
     assert one.model is not None
     assert other.model is not None
@@ -229,7 +230,7 @@ def test_cancelled_run_resumes_where_it_stopped(shield: Shield) -> None:
     run = resume(store, shield, run.run_id, batch_rows=20)
     assert (run.status, run.rows_done) == (RunStatus.DONE, 100)
     whole = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
-    one, other = store.scores(run.run_id), store.scores(whole.run_id)
+    one, other = store.runs.scores(run.run_id), store.runs.scores(whole.run_id)
     assert one.model is not None
     assert other.model is not None
     assert (one.model == other.model).all()
@@ -273,14 +274,14 @@ def test_killed_run_loses_at_most_one_batch_and_resumes(shield: Shield, settings
     process.wait(timeout=60)
     reported = int(rest[-1]) if rest else reported
     with Store.open(settings.store_path) as store:
-        run = store.run(run_id)
+        run = store.runs.find(run_id)
         assert run.status == RunStatus.INTERRUPTED
         assert reported <= run.rows_done <= reported + 50
         assert run.rows_done < 1_500
         run = resume(store, shield, run_id, batch_rows=50)
         assert (run.status, run.rows_done, run.errors) == (RunStatus.DONE, 1_500, 0)
         whole = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
-        one, other = store.scores(run_id), store.scores(whole.run_id)
+        one, other = store.runs.scores(run_id), store.runs.scores(whole.run_id)
     assert one.model is not None
     assert other.model is not None
     assert (one.row_index == np.arange(1_500)).all()
@@ -296,7 +297,7 @@ def test_model_failure_is_a_row_error_and_can_be_retried(settings: Settings) -> 
     dataset = add(store, rows_of(texts, [0, 0, 0, 1]))
     run = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     assert (run.status, run.errors) == (RunStatus.DONE, 2)
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
     assert scores.has_error.tolist() == [False, True, True, False]
     assert mode_view(scores, Mode.ML).is_scored.tolist() == [True, False, False, True]
     assert mode_view(scores, Mode.HEURISTIC).is_scored.all()
@@ -319,7 +320,7 @@ def test_resume_refuses_other_rules(shield: Shield) -> None:
     )
     with pytest.raises(ConfigError, match="rule-set version"):
         execute(store, shield, run.run_id)
-    assert store.run(run.run_id).status == RunStatus.FAILED
+    assert store.runs.find(run.run_id).status == RunStatus.FAILED
 
 
 def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
@@ -333,14 +334,14 @@ def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
     store.execute("UPDATE runs SET model_sha256 = 'other'", [])
     with pytest.raises(ConfigError, match="model SHA-256"):
         resume(store, shield, run.run_id, retry_errors=True)
-    after = store.run(run.run_id)
+    after = store.runs.find(run.run_id)
     assert (after.status, after.rows_done, after.errors) == (RunStatus.DONE, 2, 1)
     shield.close()
 
 
 def test_rows_of_a_deleted_or_purged_dataset_are_not_stored(shield: Shield) -> None:
     """Deleting or purging under a run stops it; nothing of it is written afterwards."""
-    for act in ("delete_dataset", "purge_texts"):
+    for act in ("delete", "purge_texts"):
         store = Store.in_memory()
         dataset = add(store, make_rows(60))
         run = start(store, shield, dataset.dataset_id, RunSpec(parts=("heuristic",)))
@@ -349,7 +350,7 @@ def test_rows_of_a_deleted_or_purged_dataset_are_not_stored(shield: Shield) -> N
             progress: Progress, act: str = act, store: Store = store, name: str = dataset.dataset_id
         ) -> None:
             if progress.rows_done == 20:
-                getattr(store, act)(name)
+                getattr(store.datasets, act)(name)
 
         with pytest.raises(ShieldError, match=r"deleted|purged|no run"):
             execute(store, shield, run.run_id, batch_rows=20, on_progress=interfere)
@@ -369,13 +370,13 @@ def test_purged_texts_cannot_be_scored_again_but_scores_stay(shield: Shield) -> 
     store = Store.in_memory()
     dataset = add(store, make_rows(20))
     run = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
-    before = store.scores(run.run_id)
-    store.purge_texts(dataset.dataset_id)
-    after = store.scores(run.run_id)
+    before = store.runs.scores(run.run_id)
+    store.datasets.purge_texts(dataset.dataset_id)
+    after = store.runs.scores(run.run_id)
     assert before.model is not None
     assert after.model is not None
     assert (before.model == after.model).all()
-    assert all(row["text"] is None for row in store.page(dataset.dataset_id))
+    assert all(row.text is None for row in dataset_page(store, dataset.dataset_id))
     with pytest.raises(StoreError, match="purged"):
         start(store, shield, dataset.dataset_id, RunSpec())
 
@@ -398,7 +399,7 @@ def test_estimate_samples_without_storing(shield: Shield) -> None:
     assert guess.rows == 200
     assert guess.sampled == 10
     assert guess.seconds == pytest.approx(200 / guess.rows_per_s)
-    assert store.runs() == []
+    assert store.runs.all() == []
 
 
 def test_job_worker_runs_in_the_background_and_reports(shield: Shield, settings: Settings) -> None:
@@ -436,8 +437,8 @@ def test_bundle_carries_a_run_into_another_store(shield: Shield, tmp_path: Path)
     assert (imported.run_id, imported.rows_done) == (run.run_id, run.rows_done)
     again = execute(first, shield, start(first, shield, dataset.dataset_id, RunSpec()).run_id)
     import_bundle(second, write_bundle(first, again.run_id, tmp_path / "bundles"))
-    assert len(second.datasets()) == 1  # the same rows are one dataset, however often they come
-    one, other = first.scores(run.run_id), second.scores(run.run_id)
+    assert len(second.datasets.all()) == 1  # the same rows are one dataset, however often they come
+    one, other = first.runs.scores(run.run_id), second.runs.scores(run.run_id)
     assert one.model is not None
     assert other.model is not None
     assert (one.model == other.model).all()
@@ -454,7 +455,7 @@ def test_store_answers_threads_right_while_a_run_writes(shield: Shield, settings
 
         def read() -> None:
             while not stop.is_set():
-                scores = store.scores(run.run_id)
+                scores = store.runs.scores(run.run_id)
                 if len(scores) % 50 or (scores.row_index != np.arange(len(scores))).any():
                     wrong.append(f"{len(scores)} rows")
                 time.sleep(0.001)
@@ -467,4 +468,4 @@ def test_store_answers_threads_right_while_a_run_writes(shield: Shield, settings
         for reader in readers:
             reader.join()
         assert wrong == []
-        assert store.run(run.run_id).rows_done == 600
+        assert store.runs.find(run.run_id).rows_done == 600

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shield_engine.metrics.figures import binary_metrics, multiclass_metrics, threshold_sweep
+from shield_engine.metrics.curves import threshold_sweep
+from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
 from shield_engine.metrics.table import METRIC_NAMES
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import clopper_pearson, wilson

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from shield_engine.benchmark import TARGETS, Target, as_markdown, compare, comparison_markdown
-from shield_engine.benchmark.document import Figure, Ratio
-from shield_engine.benchmark.timing import Estimate
+from shield_engine.benchmark.document import Measurement, Ratio
 from shield_engine.errors import ConfigError
+from shield_engine.statistics import Figure
 
 
 def figure(
     name: str, value: float, low: float | None, high: float | None, **words: Any
 ) -> dict[str, Any]:
     """Return a figure's row."""
-    estimate = Estimate(value, low, high, 200, "order statistics")
-    return Figure(name, estimate, "ms", "inference", **words).as_dict()
+    estimate = Figure(value, low, high, 200, method="order statistics")
+    return Measurement(name, estimate, "ms", "inference", **words).as_dict()
 
 
 def document(*figures: dict[str, Any], ratios: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def test_only_figures_of_both_documents_in_one_unit_are_compared() -> None:
 
 def test_ratios_are_compared_too() -> None:
     """Ratios hold across machines and are what a regression shows in first."""
-    before = Ratio("two_threads_vs_one", Estimate(1.9, 1.8, 2.0, 20, "t"), 1.8).as_dict()
-    after = Ratio("two_threads_vs_one", Estimate(1.0, 0.9, 1.1, 20, "t"), 1.8).as_dict()
+    before = Ratio("two_threads_vs_one", Figure(1.9, 1.8, 2.0, 20, method="t"), 1.8).as_dict()
+    after = Ratio("two_threads_vs_one", Figure(1.0, 0.9, 1.1, 20, method="t"), 1.8).as_dict()
 
     (row,) = compare(document(ratios=(before,)), document(ratios=(after,)))
 
@@ -126,7 +126,7 @@ def test_markdown_shows_figure_interval_count_and_target_apart() -> None:
                 detail={"escalated_share": 0.97, "hit_rate": 0.0, "cpus_busy": 1.5},
             ),
             ratios=(
-                Ratio("cached_p50_us", Estimate(10.62, 10.2, 10.8, 1_000, "t"), 15, "lower")
+                Ratio("cached_p50_us", Figure(10.62, 10.2, 10.8, 1_000, method="t"), 15, "lower")
                 .as_dict(),
             ),
         )

@@ -8,8 +8,15 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from dashboard import theme as charts
-from dashboard.compare import charts as compare_charts
+from dashboard.compare.charts import (
+    MOST_POINTS,
+    candidate_forest,
+    curve_chart,
+    difference_forest,
+    frontier_chart,
+    latency_chart,
+    slice_chart,
+)
 from dashboard.compare.tables import (
     change_frame,
     delta_frame,
@@ -29,10 +36,11 @@ from dashboard.compare.tables import (
     slice_note,
     standing_frame,
 )
+from dashboard.theme import PALETTE, confusion_heatmap, looks
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison, compare, compare_slices
-from shield_engine.decide.figures import ModeView, mode_view
+from shield_engine.decide.figures import mode_view
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import lattice
 from shield_engine.metrics.table import compared_names, figure_text
@@ -266,21 +274,19 @@ def test_matrix_leaves_out_rows_without_label_or_score() -> None:
 def test_figures_are_drawn_for_any_labels(labels: list[int]) -> None:
     """Charts of one class, or none, are drawn as far as they mean something."""
     found = compared(labels)
-    names, styles = compared_names(len(found.label_names)), compare_charts.looks(KEYS)
-    assert len(compare_charts.candidate_forest(found, styles, names).data) == 4
-    assert len(compare_charts.difference_forest(found, styles, names).data) == 3
-    assert compare_charts.latency_chart(found).data[0].y[0] == 1.0
+    names, styles = compared_names(len(found.label_names)), looks(KEYS)
+    assert len(candidate_forest(found, styles, names).data) == 4
+    assert len(difference_forest(found, styles, names).data) == 3
+    assert latency_chart(found).data[0].y[0] == 1.0
     assert bool(found.frontier) is (labels[0] >= 0)
     if found.frontier:
-        assert len(compare_charts.frontier_chart(found, styles).data) == 5
+        assert len(frontier_chart(found, styles).data) == 5
 
 
 def test_forest_of_differences_shows_what_is_decided() -> None:
     """Filled: decided; open: not; with a dot: no test. Every mark says so on hover."""
     found = compared()
-    forest = compare_charts.difference_forest(
-        found, compare_charts.looks(KEYS), compared_names(len(found.label_names))
-    )
+    forest = difference_forest(found, looks(KEYS), compared_names(len(found.label_names)))
     ml = forest.data[0]
     said = {
         point[0]: (symbol, point[4])
@@ -289,15 +295,8 @@ def test_forest_of_differences_shows_what_is_decided() -> None:
     assert said["Recall"] == ("circle", ", decided")
     assert said["F1"] == ("circle-open-dot", ", not tested")
     same = compared(heuristic=RIGHT)
-    forest = compare_charts.difference_forest(
-        same, compare_charts.looks(KEYS), compared_names(len(same.label_names))
-    )
+    forest = difference_forest(same, looks(KEYS), compared_names(len(same.label_names)))
     assert forest.data[0].marker.symbol[0] == "circle-open"
-
-
-def curves_of(views: Aligned) -> tuple[list[str], Sequence[ModeView], list[compare_charts.Look]]:
-    """Return what the curve charts take."""
-    return [c.title for c in views.candidates], views.views, compare_charts.looks(KEYS)
 
 
 def test_curves_have_their_thresholds_as_marks_and_stay_drawable() -> None:
@@ -305,12 +304,12 @@ def test_curves_have_their_thresholds_as_marks_and_stay_drawable() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 8_000)
     views = aligned_of(labels.tolist(), rng.random(8_000).tolist(), rng.random(8_000).tolist())
-    titles, seen, styles = curves_of(views)
-    roc = compare_charts.roc_chart(titles, seen, styles, views.counts)
+    titles, styles = [candidate.title for candidate in views.candidates], looks(KEYS)
+    roc = curve_chart("roc_auc", titles, views, styles)
     assert len(roc.data) == 9
-    assert len(roc.data[1].x) == compare_charts.MOST_POINTS
+    assert len(roc.data[1].x) == MOST_POINTS
     assert (roc.data[1].x[0], roc.data[1].x[-1]) == (0, 100)
-    precision = compare_charts.pr_chart(titles, seen, styles, views.counts)
+    precision = curve_chart("pr_auc", titles, views, styles)
     assert len(precision.data) == 8
     assert len(precision.data[1].x) == 1
 
@@ -319,8 +318,8 @@ def test_slice_chart_marks_where_the_winner_is_behind_and_shows_names_as_text() 
     """Names of slices come from files: they are shown letter by letter."""
     values = np.array(["<b>x</b>", "y"] * 100, dtype=object)
     table = compare_slices(aligned_of(LABELS, GUESS, RIGHT), "part", values, winner=0)
-    chart = compare_charts.slice_chart(table, compare_charts.looks(KEYS), "accuracy")
-    assert chart.layout.yaxis.ticktext == ("&lt;b>x&lt;/b> (!), n = 100", "y (!), n = 100")
+    chart = slice_chart(table, looks(KEYS), "accuracy")
+    assert chart.layout.yaxis.ticktext == ("&lt;b&gt;x&lt;/b&gt; (!), n = 100", "y (!), n = 100")
     assert list(chart.data[1].x) == [100.0, 100.0]
 
 
@@ -337,17 +336,15 @@ def test_every_candidate_looks_its_own() -> None:
         "q",
         "r",
     ]
-    styles = compare_charts.looks(keys)
+    styles = looks(keys)
     for part in ("color", "dash", "marker"):
         assert len({getattr(style, part) for style in styles}) == len(keys)
-    assert styles[4] == compare_charts.looks(KEYS)[1]
-    assert [style.color for style in compare_charts.looks(KEYS)] == [
-        charts.PALETTE[mode.value] for mode in Mode
-    ]
+    assert styles[4] == looks(KEYS)[1]
+    assert [style.color for style in looks(KEYS)] == [PALETTE[mode.value] for mode in Mode]
 
 
 def test_confusion_heatmap_writes_counts_and_row_shares() -> None:
     """Each cell has its count and its share of the row; an empty row has shares of 0."""
-    figure = charts.confusion_heatmap([[3, 1], [0, 0]], NAMES)
+    figure = confusion_heatmap([[3, 1], [0, 0]], NAMES)
     assert figure.data[0].text[0][0] == "3<br>75.0%"
     assert figure.data[0].text[1][1] == "0<br>0.0%"

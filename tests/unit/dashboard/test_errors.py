@@ -27,7 +27,7 @@ from shield_engine.policy import Policy
 from shield_engine.review.contrasts import Contrast
 from shield_engine.review.corrections import Suspect
 from shield_engine.review.neighbours import Neighbour
-from shield_engine.store import DatasetInfo, RunInfo
+from shield_engine.store import DatasetInfo, RunInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import Mode, Task, Variant
@@ -45,6 +45,13 @@ def run_of(*parts: str) -> RunInfo:
         variant="INT8", model_sha256="abc", settings={}, stamp={}, status="done", rows=9,
         rows_done=9, errors=0, error=None, seconds=1.0, started_at=WHEN, finished_at=WHEN,
     )  # fmt: skip
+
+
+def stored(row_index: int, row_id: str, text: str | None = "t", **values: Any) -> StoredRow:
+    """Return a stored row without a label or a result but for `values`."""
+    row: dict[str, Any] = {"label": None, "group_id": None, "slices": None, "chars": 1}
+    row |= {"row_index": row_index, "row_id": row_id, "text": text, "text_sha256": "h"}
+    return StoredRow(**row | values)
 
 
 def policy(name: str, mode: Mode, **changes: Any) -> Policy:
@@ -80,8 +87,8 @@ def test_rows_are_shown_with_label_verdict_and_review() -> None:
     """Hidden characters are written out, the open row is marked, absent values are words."""
     rows = [WRONG, JudgedRow(7, None, None, None, None, None)]
     contents = {
-        4: {"row_id": "a\u200b", "text": "x\u202ey", "rules": ["r.one", "r.two"]},
-        7: {"row_id": "b", "text": None, "rules": None},
+        4: stored(4, "a\u200b", "x\u202ey", rules=["r.one", "r.two"]),
+        7: stored(7, "b", None),
     }
     said = {4: Annotation(4, "why", 1, ("odd",))}
     frame = judged_frame(rows, contents, said, TWO, Task.PROMPT_INJECTION, current=7)
@@ -130,7 +137,7 @@ def test_modes_are_right_wrong_or_silent() -> None:
 
 def test_neighbours_are_copies_first_with_their_conflicts() -> None:
     """A copy is listed once; near-duplicates with another label conflict, merely alike rows do not."""
-    rows = {n: {"row_index": n, "row_id": f"r{n}", "label": 1, "text": "t"} for n in (1, 2, 3)}
+    rows = {n: stored(n, f"r{n}", label=1) for n in (1, 2, 3)}
     near = [Neighbour(n, similarity, 1) for n, similarity in ((1, 1.0), (2, 0.9), (3, 0.5))]
     frame = neighbour_frame([1], near, rows, 0, Task.TOXICITY)
     assert frame["Is"].tolist() == ["same text", "nearly the same", "alike"]
@@ -145,7 +152,7 @@ def test_suspects_history_lineage_and_timings_are_tabled() -> None:
         Suspect(5, 0, 1, 0.6, {"heuristic": 0.1, "ml": 0.2}, 0, 0),
         Suspect(6, 0, 1, 0.5, {"heuristic": 0.1, "ml": 0.2}),
     ]
-    contents = {n: {"row_id": f"r{n}", "text": "t"} for n in (4, 5, 6)}
+    contents = {n: stored(n, f"r{n}") for n in (4, 5, 6)}
     frame = suspect_frame(suspects, contents, {}, Task.PROMPT_INJECTION)
     assert frame["Neighbours"].tolist() == ["2 of 3 agree", "none alike", ""]
     assert frame["Model: P(label)"].tolist() == [0.2, 0.2, 0.2]
@@ -155,8 +162,7 @@ def test_suspects_history_lineage_and_timings_are_tabled() -> None:
     info = DatasetInfo("d", "set", 2, Task.TOXICITY, "h", 8, 8, 0, "s", change, False, WHEN, "p")
     line = lineage_frame([info])
     assert line.iloc[0].tolist()[:5] == ["set v2", 8, "set v1", "3", "1"]
-    timings = dict.fromkeys(("normalise_ms", "rules_ms", "tokenize_ms", "infer_ms", "hit_ms"))
-    assert timing_frame(timings | {"infer_ms": 3.2})["Time"].tolist() == ["3.20 ms"]
+    assert timing_frame(stored(4, "r", infer_ms=3.2))["Time"].tolist() == ["3.20 ms"]
 
 
 def test_contrasts_are_tabled_and_drawn_without_markup() -> None:

@@ -9,23 +9,20 @@ from typing import Any
 
 import pytest
 
-from dashboard.performance.charts import (
+from dashboard.performance.charts import comparison_chart, distributions_chart, figures_chart
+from dashboard.performance.tables import (
     chart_groups,
-    comparison_chart,
     comparison_frame,
     cost_frame,
     distributions,
-    distributions_chart,
     distributions_frame,
     document_title,
     figure_named,
-    figures_chart,
     figures_frame,
     machine_frame,
     number,
     ratios_frame,
 )
-from dashboard.theme import PALETTE
 from shield_engine.benchmark import TARGETS, read_document
 from shield_engine.errors import ConfigError
 
@@ -223,7 +220,7 @@ def test_groups_share_a_unit_and_known_questions_come_first(document: Any) -> No
 def test_percentiles_of_one_thing_share_a_line_over_its_target(document: Any) -> None:
     """p50 and p99 of a scan lie on one line; its target band ends at the target."""
     group = chart_groups(document)[0]
-    chart = figures_chart(document, group, PALETTE)
+    chart = figures_chart(document, group)
     traces = {trace.name: trace for trace in chart.data}
     assert list(chart.layout.yaxis.ticktext) == ["ml, miss", "ml, hit"]
     assert list(traces["p50, measured"].x) == [2.0, 0.01]
@@ -239,9 +236,7 @@ def test_percentiles_of_one_thing_share_a_line_over_its_target(document: Any) ->
 
 def test_intervals_are_drawn_as_far_as_they_are_known(document: Any) -> None:
     """An open end has no line, and an end below zero is drawn to the axis' edge."""
-    first, second = (
-        figures_chart(document, group, PALETTE) for group in chart_groups(document)[:2]
-    )
+    first, second = (figures_chart(document, group) for group in chart_groups(document)[:2])
     p99 = next(trace for trace in first.data if trace.name == "p99, measured")
     assert list(p99.error_x.array) == [0]
     assert list(p99.error_x.arrayminus) == [1.0]
@@ -253,7 +248,7 @@ def test_intervals_are_drawn_as_far_as_they_are_known(document: Any) -> None:
 
 def test_a_target_where_more_is_better_reaches_to_the_right(document: Any) -> None:
     """The band begins at the target and has no end but the axis'."""
-    chart = figures_chart(document, chart_groups(document)[1], PALETTE)
+    chart = figures_chart(document, chart_groups(document)[1])
     band = next(trace for trace in chart.data if trace.name == "target, not measured")
     assert band.x[0] == 2_000
     assert band.x[1] == pytest.approx(10 ** chart.layout.xaxis.range[1])
@@ -266,7 +261,7 @@ def test_strange_names_reach_a_chart_as_text(document: Any) -> None:
     ]
     read_document(written(document))
     (group,) = chart_groups(document)
-    drawn = figures_chart(document, group, PALETTE).to_json()
+    drawn = figures_chart(document, group).to_json()
     assert "<a" not in drawn.replace("\\u003c", "<")
     assert "\\u202e" not in drawn
     assert group.question == "What else was measured?"
@@ -304,11 +299,11 @@ def test_changes_read_as_times_better_whichever_way_is_good(document: Any) -> No
 def test_only_parted_intervals_are_drawn(document: Any) -> None:
     """Better and worse have a marker each; where nothing parts there is no chart."""
     after = changed(document, {"throughput.ml": 2.0, "end_to_end.ml.miss.p50": 4.0})
-    chart = comparison_chart(comparison_frame(document, after), PALETTE)
+    chart = comparison_chart(comparison_frame(document, after))
     assert chart is not None
     assert {trace.name: list(trace.x) for trace in chart.data} == {"better": [2.0], "worse": [0.25]}
     assert list(chart.layout.yaxis.ticktext) == ["end_to_end.ml.miss.p50", "throughput.ml"]
-    assert comparison_chart(comparison_frame(document, document), PALETTE) is None
+    assert comparison_chart(comparison_frame(document, document)) is None
     assert chart.layout.paper_bgcolor == "rgba(0,0,0,0)"
 
 
@@ -329,7 +324,7 @@ def test_whole_distributions_are_drawn_by_mode_and_outcome(document: dict[str, A
     assert not any("<a" in name for name in found)
     frame = distributions_frame(document)
     assert frame[frame["Case"] == "ml, miss"]["Share"].tolist() == [0.0, 0.5, 1.0]
-    chart = distributions_chart(document, PALETTE)
+    chart = distributions_chart(document)
     assert list(chart.data[0].y) == [0, 50, 100]
     document["figures"] = []
     assert distributions_frame(document).empty

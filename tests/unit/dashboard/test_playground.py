@@ -12,10 +12,10 @@ from dashboard.playground.tables import (
     MAX_CHARS,
     Scan,
     marked_html,
+    matches_frame,
     reasons_frame,
     scan_everywhere,
     scans_frame,
-    spans_frame,
     timings_frame,
 )
 from shield_engine.engine import Shield
@@ -129,7 +129,7 @@ def test_every_scanner_judges_in_every_mode(settings: Settings) -> None:
     rules = results[0]
     assert not rules.is_valid
     matched = [text[span.start : span.end] for span in rules.entities]
-    frame = spans_frame(rules)
+    frame = matches_frame(rules)
     assert [text[a:b] for a, b in zip(frame["From"], frame["To"], strict=True)] == matched
     assert any("⟨U+200B⟩" in shown for shown in frame["Matched"])
     assert reasons_frame(rules)["Score"].is_monotonic_decreasing

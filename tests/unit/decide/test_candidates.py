@@ -15,7 +15,6 @@ from shield_engine.decide.compare import compare
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo, Store
-from shield_engine.store.windows import rows_beyond_window
 from shield_engine.types import Mode, Task, Variant
 
 Row = tuple[str, int | None]
@@ -54,10 +53,10 @@ def stored_run(
             "chars": pa.array([len(text) for text, _ in rows], pa.int32()),
         }
     )
-    dataset = store.add_dataset(
+    dataset = store.datasets.add(
         "set", task, table, content_hash=digest(repr((rows, groups))), source="set.csv"
     )
-    run = store.create_run(
+    run = store.runs.add(
         dataset, parts=parts, rows=limit or n, model_id="mini" if "ml" in parts else None,
         variant="INT8" if "ml" in parts else None,
         model_sha256="a" * 64 if "ml" in parts else None, settings={}, stamp={},
@@ -91,8 +90,8 @@ def stored_run(
             ),
         }
     )
-    store.append_results(run.run_id, results, 1.0)
-    return store.run(run.run_id)
+    store.runs.append(run.run_id, results, 1.0)
+    return store.runs.find(run.run_id)
 
 
 def test_modes_of_one_run_share_all_rows() -> None:
@@ -245,7 +244,7 @@ def test_policies_that_do_not_fit_say_why(
 def test_subset_takes_every_column_along() -> None:
     """A mask and positions give the same rows; parts' times go with them."""
     store = Store.in_memory()
-    scores = store.scores(stored_run(store, ROWS, [0.1, 0.2, 0.3, 0.4]).run_id)
+    scores = store.runs.scores(stored_run(store, ROWS, [0.1, 0.2, 0.3, 0.4]).run_id)
     masked = subset(scores, np.array([False, True, False, True]))
     picked = subset(scores, np.array([3, 1]))
     assert masked.row_index.tolist() == [1, 3]
@@ -259,6 +258,6 @@ def test_rows_beyond_the_window_are_those_of_several_windows() -> None:
     """Rows that the model read in one piece, and runs without a model, are not among them."""
     store = Store.in_memory()
     run = stored_run(store, ROWS, [0.1, 0.2, 0.3, 0.4], windows=[1, 3, 1, 2])
-    assert rows_beyond_window(store, run.run_id).tolist() == [1, 3]
+    assert store.runs.beyond_window(run.run_id).tolist() == [1, 3]
     rules = stored_run(store, ROWS, [0.1, 0.2, 0.3, 0.4], parts=("heuristic",))
-    assert rows_beyond_window(store, rules.run_id).tolist() == []
+    assert store.runs.beyond_window(rules.run_id).tolist() == []

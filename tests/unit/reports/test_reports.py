@@ -202,7 +202,7 @@ def test_policy_and_baseline_are_in_the_report(store: Store, run: RunInfo) -> No
         "front", Task.PROMPT_INJECTION, Mode.ML, 0.75, model_id="tiny", variant=Variant.INT8,
         model_sha256="a" * 64, evidence={"rows": 120, "split": {"seed": 3}},
     )  # fmt: skip
-    other = add_run(store, store.dataset(run.dataset_id), [0.9] * 60 + [0.1] * 60)
+    other = add_run(store, store.datasets.find(run.dataset_id), [0.9] * 60 + [0.1] * 60)
     report = build_report(
         store, candidate_of(run, {}, policy=policy), {}, policy=policy,
         baseline=candidate_of(other, {}),

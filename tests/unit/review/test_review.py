@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from shield_engine.datasets import ColumnMapping, import_rows
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS, length_bands
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.evaluate import store_rows
@@ -35,8 +36,7 @@ from shield_engine.review.corrections import (
 from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
 from shield_engine.store import DatasetInfo, Scores, Store
 from shield_engine.store.notes import annotate
-from shield_engine.store.rows import Judgement, RowFilter, RowKind, judged_rows
-from shield_engine.store.versions import lineage, version_rows
+from shield_engine.store.rows import RowFilter, RowKind, dataset_page, judged_rows
 from shield_engine.training.rows import read_rows as _read_rows
 from shield_engine.types import Mode, Task
 
@@ -83,7 +83,7 @@ def stored(
     slices = tuple(name for name in ("lang",) if name in rows[0])
     mapping = ColumnMapping("text", "label", "id" if "id" in rows[0] else None, None, slices)
     info = store_rows(store, "set", task, path, import_rows(path, task, mapping))
-    run = store.create_run(
+    run = store.runs.add(
         info, parts=["heuristic"], rows=info.rows, model_id=None, variant=None, model_sha256=None,
         settings={}, stamp={},
     )  # fmt: skip
@@ -94,7 +94,7 @@ def stored(
         "heuristic": pa.array(shares, pa.list_(pa.float64())),
         "is_hit": [False] * info.rows,
     }
-    store.append_results(run.run_id, pa.table(table | columns), 1.0)
+    store.runs.append(run.run_id, pa.table(table | columns), 1.0)
     return info, run.run_id
 
 
@@ -213,7 +213,7 @@ def test_a_large_dataset_is_indexed_by_a_sample(
     assert index.is_sample
     assert index.row_index.tolist() == again.row_index.tolist()
     assert index.labels.tolist() == [n % 2 for n in index.row_index]
-    store.purge_texts(info.dataset_id)
+    store.datasets.purge_texts(info.dataset_id)
     assert neighbour_index(store, info.dataset_id) is None
 
 
@@ -299,7 +299,7 @@ def test_errors_are_held_against_right_rows_of_their_class(
         rules=pa.array([["r.ignore"] if hit else [] for hit in is_hit], pa.list_(pa.string())),
         spans=[json.dumps([rule] if hit else []) for hit in is_hit],
     )  # fmt: skip
-    judgement = Judgement(run_id, Mode.HEURISTIC)
+    judgement = verdicts_of(store, RowJudge(run_id, Mode.HEURISTIC))
     found = error_contrasts(store, judgement, 0)
     assert (found.errors, found.others, found.is_sampled) == (20, 20, False)
     assert {one.item for one in found.words if one.is_decided} == {"ignore", "salt", "ignore salt"}
@@ -311,7 +311,7 @@ def test_errors_are_held_against_right_rows_of_their_class(
     sampled = error_contrasts(store, judgement, 0)
     assert (sampled.read_errors, sampled.read_others, sampled.is_sampled) == (5, 5, True)
     assert sampled == error_contrasts(store, judgement, 0)
-    store.purge_texts(info.dataset_id)
+    store.datasets.purge_texts(info.dataset_id)
     with pytest.raises(StoreError, match="were purged"):
         error_contrasts(store, judgement, 0)
 
@@ -339,7 +339,7 @@ def test_corrected_version_is_what_an_import_of_the_corrected_file_would_be(
     assert (dict(plan.relabelled), plan.excluded) == ({1: 1}, (2,))
     made = corrected_version(store, info.dataset_id)
     assert (made.name, made.version, made.parent_id) == ("set", 2, info.dataset_id)
-    assert [(r["row_index"], r["row_id"], r["label"]) for r in store.page(made.dataset_id)] == [
+    assert [(r.row_index, r.row_id, r.label) for r in dataset_page(store, made.dataset_id)] == [
         (0, "a", 1), (1, "b", 1), (2, "d", 1),
     ]  # fmt: skip
     rows = [ROWS[0], ROWS[1] | {"label": 1}, ROWS[3]]
@@ -355,14 +355,14 @@ def test_corrected_version_is_what_an_import_of_the_corrected_file_would_be(
             {"row_id": "c", "from": "benign", "to": None},
         ],
     }  # fmt: skip
-    assert [one.title for one in lineage(store, made.dataset_id)] == ["set v2", "set v1"]
+    assert [one.title for one in store.datasets.lineage(made.dataset_id)] == ["set v2", "set v1"]
     assert corrected_version(store, info.dataset_id) == made
     kept = corrected_version(store, info.dataset_id, excludes=False)
     assert (kept.version, kept.rows) == (3, 4)
-    assert version_rows(store, kept.dataset_id)["label"].to_pylist() == [1, 1, 1, 1]
-    assert version_rows(store, info.dataset_id)["label"].to_pylist() == [1, 0, 0, 1]
-    store.delete_dataset(info.dataset_id)
-    assert [one.title for one in lineage(store, made.dataset_id)] == ["set v2"]
+    assert store.datasets.rows(kept.dataset_id)["label"].to_pylist() == [1, 1, 1, 1]
+    assert store.datasets.rows(info.dataset_id)["label"].to_pylist() == [1, 0, 0, 1]
+    store.datasets.delete(info.dataset_id)
+    assert [one.title for one in store.datasets.lineage(made.dataset_id)] == ["set v2"]
 
 
 def test_a_version_that_would_be_the_same_or_empty_is_refused(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_version_that_would_be_the_same_or_empty_is_refused(tmp_path: Path) ->
         annotate(store, info.dataset_id, index, tags=["exclude"])
     with pytest.raises(ConfigError, match="every row of set v1 would be left out"):
         corrected_version(store, info.dataset_id)
-    store.purge_texts(info.dataset_id)
+    store.datasets.purge_texts(info.dataset_id)
     with pytest.raises(StoreError, match="were purged"):
         corrected_version(store, info.dataset_id)
 
@@ -394,7 +394,7 @@ def test_hard_cases_are_errors_and_near_rows_by_corrected_labels(tmp_path: Path)
     info, run_id = stored(store, tmp_path, rows, risks)
     annotate(store, info.dataset_id, 1, label=1)
     annotate(store, info.dataset_id, 3, tags=["exclude"])
-    found = hard_cases(store, Judgement(run_id, Mode.HEURISTIC), near=0.05)
+    found = hard_cases(store, RowJudge(run_id, Mode.HEURISTIC), near=0.05)
     assert [(row.text, row.label) for row in found.rows] == [
         ("far miss", "injection"), ("twice", "benign"), ("near hit", "injection"),
     ]  # fmt: skip
@@ -443,7 +443,7 @@ def test_length_bands_are_those_of_the_slices(tmp_path: Path) -> None:
     expected = length_bands(np.array(sizes), np.array(windows) > 1)
     for band in LENGTH_BANDS:
         rows = in_length_band(RowFilter(kind=RowKind.ALL), band)
-        found = judged_rows(store, Judgement(run_id, Mode.HEURISTIC), rows)
+        found = judged_rows(store, verdicts_of(store, RowJudge(run_id, Mode.HEURISTIC)), rows)
         assert {row.row_index for row in found} == set(np.flatnonzero(expected == band).tolist())
 
 
@@ -451,5 +451,5 @@ def test_digest_of_a_text_is_its_hash(tmp_path: Path) -> None:
     """The stored hash that the content hash builds on is SHA-256 of the text in UTF-8."""
     store = Store.in_memory()
     info, _ = stored(store, tmp_path, ROWS)
-    digests = version_rows(store, info.dataset_id)["text_sha256"].to_pylist()
+    digests = store.datasets.rows(info.dataset_id)["text_sha256"].to_pylist()
     assert digests == [hashlib.sha256(row["text"].encode()).hexdigest() for row in ROWS]

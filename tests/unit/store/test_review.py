@@ -1,4 +1,4 @@
-"""Error rows and annotations in the store: SQL says what the evaluation says; notes are kept."""
+"""Error rows and annotations in the store: verdicts are the evaluation's; notes are kept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.figures import ModeView, mode_view
+from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.store import RunInfo, Store
 from shield_engine.store.notes import (
@@ -25,17 +26,14 @@ from shield_engine.store.notes import (
 )
 from shield_engine.store.rows import (
     Disagreement,
-    Judgement,
     RowFilter,
     RowKind,
     count_rows,
-    judged_classes,
-    judged_row,
     judged_rows,
     matching_rows,
     row_choices,
-    row_contents,
     same_text,
+    stored_rows,
 )
 from shield_engine.types import LABELS, Mode, Task
 
@@ -75,9 +73,9 @@ def stored_run(
             "chars": pa.array([len(text) for text in texts], pa.int32()),
         }
     )
-    info = store.add_dataset("set", task, rows, content_hash=repr((labels, texts)), source="s")
+    info = store.datasets.add("set", task, rows, content_hash=repr((labels, texts)), source="s")
     parts = [p for p, scores in (("heuristic", heuristic), ("ml", model)) if scores is not None]
-    run = store.create_run(
+    run = store.runs.add(
         info, parts=parts, rows=count, model_id="m", variant="INT8", model_sha256="s",
         settings={}, stamp={},
     )  # fmt: skip
@@ -89,8 +87,8 @@ def stored_run(
         "model": pa.array(model or [None] * count, lists),
         "is_hit": [False] * count,
     }
-    store.append_results(run.run_id, pa.table(table | columns), 1.0)
-    return store.run(run.run_id)
+    store.runs.append(run.run_id, pa.table(table | columns), 1.0)
+    return store.runs.find(run.run_id)
 
 
 def pairs(risks: Sequence[float]) -> list[list[float]]:
@@ -139,7 +137,7 @@ def expected_regret(view: ModeView) -> list[float | None]:
         (Task.SENTIMENT, (None,)),
     ],
 )
-def test_verdicts_in_sql_are_those_of_the_evaluation(
+def test_verdicts_of_rows_are_those_of_the_evaluation(
     task: Task, present: tuple[int | None, ...], mode: Mode
 ) -> None:
     """Verdict, risk and regret of every row equal `mode_view` on ties, failures and any bands."""
@@ -147,7 +145,7 @@ def test_verdicts_in_sql_are_those_of_the_evaluation(
     store = Store.in_memory()
     labels = [present[place] for place in generator.integers(0, len(present), 240)]
     run = stored_run(store, labels, *random_scores(task, generator, 240), task=task)
-    scores = store.scores(run.run_id)
+    scores = store.runs.scores(run.run_id)
     for threshold, bands in (
         (0.5, Bands()),
         (0.25, Bands(0.75, 0.25)),
@@ -155,8 +153,8 @@ def test_verdicts_in_sql_are_those_of_the_evaluation(
         (0.0, Bands(1.0, 0.0)),
     ):
         view = mode_view(scores, mode, threshold, bands)
-        judgement = Judgement(run.run_id, mode, threshold, bands)
-        assert judged_classes(store, judgement).names == view.label_names
+        judgement = verdicts_of(store, RowJudge(run.run_id, mode, threshold, bands))
+        assert judgement.classes.names == view.label_names
         found = judged_rows(store, judgement, RowFilter(kind=RowKind.ALL), limit=1000)
         by_index = {row.row_index: row for row in found}
         said = [by_index[index].verdict for index in range(240)]
@@ -186,8 +184,16 @@ def test_nan_in_a_stored_list_is_a_row_without_a_score() -> None:
     store = Store.in_memory()
     nan = float("nan")
     run = stored_run(store, [1, 0], pairs([0.2, 0.2]), [[nan, nan], [0.1, 0.9]])
-    assert count_rows(store, Judgement(run.run_id, Mode.ML), RowFilter()).failed == 1
-    assert count_rows(store, Judgement(run.run_id, Mode.HEURISTIC), RowFilter()).failed == 0
+    assert (
+        count_rows(store, verdicts_of(store, RowJudge(run.run_id, Mode.ML)), RowFilter()).failed
+        == 1
+    )
+    assert (
+        count_rows(
+            store, verdicts_of(store, RowJudge(run.run_id, Mode.HEURISTIC)), RowFilter()
+        ).failed
+        == 0
+    )
 
 
 def toy(store: Store) -> RunInfo:
@@ -220,7 +226,10 @@ def toy(store: Store) -> RunInfo:
 def shown(store: Store, run: RunInfo, **filters: Any) -> list[int]:
     """Return the row indexes that a filter gives by rules at .5."""
     rows = RowFilter(**filters)
-    return [r.row_index for r in judged_rows(store, Judgement(run.run_id, Mode.HEURISTIC), rows)]
+    return [
+        r.row_index
+        for r in judged_rows(store, verdicts_of(store, RowJudge(run.run_id, Mode.HEURISTIC)), rows)
+    ]
 
 
 def test_rows_come_by_kind_and_the_most_regretted_first() -> None:
@@ -234,7 +243,7 @@ def test_rows_come_by_kind_and_the_most_regretted_first() -> None:
     assert shown(store, run, kind=RowKind.CORRECT) == [0]
     assert shown(store, run, kind=RowKind.FAILED) == []
     assert shown(store, run, kind=RowKind.ALL) == [4, 1, 3, 2, 0, 5]
-    judgement = Judgement(run.run_id, Mode.HEURISTIC)
+    judgement = verdicts_of(store, RowJudge(run.run_id, Mode.HEURISTIC))
     page = judged_rows(store, judgement, RowFilter(), offset=1, limit=2)
     assert [(row.row_index, row.regret) for row in page] == [(1, 0.8 - 0.5), (3, 0.5 - 0.45)]
     assert [row.is_error for row in page] == [True, True]
@@ -242,10 +251,10 @@ def test_rows_come_by_kind_and_the_most_regretted_first() -> None:
     counts = count_rows(store, judgement, RowFilter(near=0.06))
     assert (counts.rows, counts.labelled, counts.errors, counts.near) == (6, 5, 4, 2)
     assert [counts.of(kind) for kind in RowKind] == [4, 2, 2, 2, 1, 0, 6]
-    one = judged_row(store, judgement, 5)
+    one = judgement.row(5)
     assert one is not None
     assert (one.truth, one.verdict, one.regret, one.is_error) == (None, 0, None, False)
-    assert judged_row(store, judgement, 6) is None
+    assert judgement.row(6) is None
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,9 @@ def test_filters_combine(filters: dict[str, Any], expected: set[int]) -> None:
     run = toy(store)
     assert set(shown(store, run, kind=RowKind.ALL, **filters)) == expected
     counted = count_rows(
-        store, Judgement(run.run_id, Mode.HEURISTIC), RowFilter(kind=RowKind.FAILED, **filters)
+        store,
+        verdicts_of(store, RowJudge(run.run_id, Mode.HEURISTIC)),
+        RowFilter(kind=RowKind.FAILED, **filters),
     )
     assert counted.rows == len(expected)
 
@@ -296,7 +307,7 @@ def test_annotated_rows_can_be_filtered_and_judged_by_their_corrections() -> Non
     assert set(shown(store, run, kind=RowKind.ALL, is_annotated=True)) == {1, 5}
     assert set(shown(store, run, kind=RowKind.ALL, is_annotated=False)) == {0, 2, 3, 4}
     assert set(shown(store, run)) == {1, 2, 3, 4}
-    corrected = Judgement(run.run_id, Mode.HEURISTIC, is_corrected=True)
+    corrected = verdicts_of(store, RowJudge(run.run_id, Mode.HEURISTIC, is_corrected=True))
     assert set(matching_rows(store, corrected, RowFilter()).tolist()) == {2, 3, 4}
     assert set(matching_rows(store, corrected, RowFilter(label=1, kind=RowKind.ALL))) == {
         0,
@@ -311,13 +322,13 @@ def test_sentiment_corrected_to_a_third_label_is_judged_as_three_classes() -> No
     store = Store.in_memory()
     scores = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]]
     run = stored_run(store, [0, 2], scores, None, task=Task.SENTIMENT)
-    plain = Judgement(run.run_id, Mode.HEURISTIC)
-    corrected = Judgement(run.run_id, Mode.HEURISTIC, is_corrected=True)
-    assert judged_classes(store, corrected).names == ("positive", "negative")
+    plain = RowJudge(run.run_id, Mode.HEURISTIC)
+    corrected = RowJudge(run.run_id, Mode.HEURISTIC, is_corrected=True)
+    assert verdicts_of(store, corrected).classes.names == ("positive", "negative")
     annotate(store, run.dataset_id, 1, label=1)
-    assert judged_classes(store, plain).is_binary
+    assert verdicts_of(store, plain).classes.is_binary
     # One label each of negative and neutral is left, which again are two classes.
-    assert judged_classes(store, corrected).names == ("neutral", "negative")
+    assert verdicts_of(store, corrected).classes.names == ("neutral", "negative")
 
 
 def test_a_missing_part_and_a_side_that_three_classes_lack_are_refused() -> None:
@@ -325,7 +336,7 @@ def test_a_missing_part_and_a_side_that_three_classes_lack_are_refused() -> None
     store = Store.in_memory()
     run = stored_run(store, [0, 1], pairs([0.1, 0.9]), None)
     with pytest.raises(ConfigError, match="scored only heuristic; it cannot answer for hybrid"):
-        count_rows(store, Judgement(run.run_id, Mode.HYBRID), RowFilter())
+        count_rows(store, verdicts_of(store, RowJudge(run.run_id, Mode.HYBRID)), RowFilter())
     with pytest.raises(ConfigError, match="cannot answer for both"):
         shown(store, run, disagreement=Disagreement.ANY)
     three = [[0.2, 0.3, 0.5]] * 3
@@ -352,9 +363,9 @@ def test_contents_keep_the_order_asked_for_and_equal_texts_are_found() -> None:
     """Rows come as asked; a duplicate is found by its hash, the row itself is not."""
     store = Store.in_memory()
     run = toy(store)
-    rows = row_contents(store, run.dataset_id, [4, 0, 99], run.run_id)
-    assert [(row["row_index"], row["text"]) for row in rows] == [(4, TEXTS[4]), (0, TEXTS[0])]
-    assert rows[1]["rules"] == ["r.a"]
+    rows = stored_rows(store, run.dataset_id, [4, 0, 99], run.run_id)
+    assert [(row.row_index, row.text) for row in rows] == [(4, TEXTS[4]), (0, TEXTS[0])]
+    assert rows[1].rules == ["r.a"]
     assert same_text(store, run.dataset_id, 1) == [4]
     assert same_text(store, run.dataset_id, 0) == []
 
@@ -398,8 +409,8 @@ def test_purging_clears_notes_and_deleting_drops_annotations() -> None:
     store = Store.in_memory()
     run = toy(store)
     annotate(store, run.dataset_id, 0, note="quotes the text", label=0, tags=["odd"])
-    store.purge_texts(run.dataset_id)
+    store.datasets.purge_texts(run.dataset_id)
     now = annotation(store, run.dataset_id, 0)
     assert (now.note, now.label, now.tags) == ("", 0, ("odd",))
-    store.delete_dataset(run.dataset_id)
+    store.datasets.delete(run.dataset_id)
     assert store.fetch("SELECT count(*) FROM annotations") == [(0,)]

@@ -12,6 +12,8 @@ import pytest
 
 from shield_engine.errors import StoreBusyError, StoreError, UnknownNameError
 from shield_engine.store import DatasetInfo, RunStatus, Store
+from shield_engine.store.library import benchmarks, save_benchmark
+from shield_engine.store.rows import dataset_page, stored_rows
 from shield_engine.types import Task
 from tests.stored_runs import add_dataset
 
@@ -40,7 +42,7 @@ def rows_of(texts: list[str], slices: list[str | None] | None = None) -> pa.Tabl
 
 def add(store: Store, texts: list[str], name: str = "set") -> DatasetInfo:
     """Store texts as a dataset version."""
-    return store.add_dataset(
+    return store.datasets.add(
         name, Task.TOXICITY, rows_of(texts), content_hash=digest("|".join(texts)), source="set.csv"
     )
 
@@ -53,8 +55,8 @@ def test_same_rows_are_the_same_version_other_rows_the_next() -> None:
     second = add(store, ["a", "c"])
     assert (first.version, second.version) == (1, 2)
     assert second.title == "set v2"
-    assert [info.version for info in store.datasets()] == [2, 1]
-    assert [row["text"] for row in store.page(first.dataset_id)] == ["a", "b"]
+    assert [info.version for info in store.datasets.all()] == [2, 1]
+    assert [row.text for row in dataset_page(store, first.dataset_id)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_texts_come_back_as_they_went_in(text: str) -> None:
     """No text is coerced, trimmed or lost."""
     store = Store.in_memory()
     info = add(store, [text, "other"])
-    assert store.texts(info.dataset_id, 0, 1) == [(0, text, digest(text))]
+    assert store.datasets.texts(info.dataset_id, 0, 1) == [(0, text, digest(text))]
 
 
 def test_pages_search_and_slices() -> None:
@@ -73,38 +75,38 @@ def test_pages_search_and_slices() -> None:
     table = rows_of(
         ["Alpha", "beta 100%", "ALPHABET", "a_b"], ['{"kind": "x"}', None, '{"kind": "y"}', "{}"]
     )
-    info = store.add_dataset("set", Task.TOXICITY, table, content_hash="h", source="s")
-    shown = store.page(info.dataset_id, search="alpha")
-    assert [row["text"] for row in shown] == ["Alpha", "ALPHABET"]
-    assert [row["text"] for row in store.page(info.dataset_id, search="%")] == ["beta 100%"]
-    assert [row["text"] for row in store.page(info.dataset_id, offset=1, limit=2)] == [
+    info = store.datasets.add("set", Task.TOXICITY, table, content_hash="h", source="s")
+    shown = dataset_page(store, info.dataset_id, search="alpha")
+    assert [row.text for row in shown] == ["Alpha", "ALPHABET"]
+    assert [row.text for row in dataset_page(store, info.dataset_id, search="%")] == ["beta 100%"]
+    assert [row.text for row in dataset_page(store, info.dataset_id, offset=1, limit=2)] == [
         "beta 100%",
         "ALPHABET",
     ]
-    assert [row["row_index"] for row in store.page(info.dataset_id, indexes=[3, 0])] == [0, 3]
-    assert store.page(info.dataset_id, indexes=[]) == []
-    assert store.slices(info.dataset_id, "kind").tolist() == ["x", "", "y", ""]
-    assert store.groups(info.dataset_id) is None
+    assert [row.row_index for row in stored_rows(store, info.dataset_id, [3, 0])] == [3, 0]
+    assert stored_rows(store, info.dataset_id, []) == []
+    assert store.datasets.slices(info.dataset_id, "kind").tolist() == ["x", "", "y", ""]
+    assert store.datasets.groups(info.dataset_id) is None
 
 
 def test_unknown_ids_are_named() -> None:
     """Asking for what is not there says so."""
     store = Store.in_memory()
     with pytest.raises(UnknownNameError, match="no dataset nope"):
-        store.dataset("nope")
+        store.datasets.find("nope")
     with pytest.raises(UnknownNameError, match="no run nope"):
-        store.run("nope")
+        store.runs.find("nope")
 
 
 def test_deleting_a_dataset_takes_its_runs_along() -> None:
     """Nothing of a deleted dataset is left behind."""
     store = Store.in_memory()
     info = add(store, ["a", "b"])
-    store.create_run(
+    store.runs.add(
         info, parts=["heuristic"], rows=2, model_id=None, variant=None, model_sha256=None,
         settings={}, stamp={},
     )  # fmt: skip
-    store.delete_dataset(info.dataset_id)
+    store.datasets.delete(info.dataset_id)
     assert set(store.counts().values()) == {0}
 
 
@@ -112,10 +114,10 @@ def test_purged_rows_can_be_imported_again_as_a_new_version() -> None:
     """A purged version is not mistaken for the rows it once held."""
     store = Store.in_memory()
     info = add(store, ["a", "b"])
-    store.purge_texts(info.dataset_id)
-    assert store.dataset(info.dataset_id).purged
+    store.datasets.purge_texts(info.dataset_id)
+    assert store.datasets.find(info.dataset_id).purged
     with pytest.raises(StoreError, match="purged"):
-        store.texts(info.dataset_id, 0, 2)
+        store.datasets.texts(info.dataset_id, 0, 2)
     again = add(store, ["a", "b"])
     assert again.dataset_id != info.dataset_id
     assert again.version == 2
@@ -128,13 +130,13 @@ def test_purged_and_deleted_texts_leave_the_file_at_the_next_start(tmp_path: Pat
         purged = add(store, [f"secretmarker {n} " + "x" * 200 for n in range(500)], "one")
         deleted = add(store, [f"othermarker {n} " + "y" * 200 for n in range(500)], "two")
         kept = add(store, [f"keptmarker {n} " + "z" * 200 for n in range(500)], "three")
-        store.purge_texts(purged.dataset_id)
-        store.delete_dataset(deleted.dataset_id)
+        store.datasets.purge_texts(purged.dataset_id)
+        store.datasets.delete(deleted.dataset_id)
     with Store.open(path) as store:
         assert store.notice is None
-        assert store.texts(kept.dataset_id, 7, 8)[0][1].startswith("keptmarker 7 ")
-        assert store.dataset(purged.dataset_id).purged
-        store.add_benchmark({})
+        assert store.datasets.texts(kept.dataset_id, 7, 8)[0][1].startswith("keptmarker 7 ")
+        assert store.datasets.find(purged.dataset_id).purged
+        save_benchmark(store, {})
     content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"secretmarker" not in content
     assert b"othermarker" not in content
@@ -147,17 +149,17 @@ def test_reopened_store_has_everything_and_marks_what_was_running(tmp_path: Path
     path = tmp_path / "deep" / "shield.duckdb"
     with Store.open(path) as store:
         info = add(store, ["a", "b"])
-        run = store.create_run(
+        run = store.runs.add(
             info, parts=["heuristic"], rows=2, model_id=None, variant=None, model_sha256=None,
             settings={"a": 1}, stamp={},
         )  # fmt: skip
-        store.add_benchmark({"figures": []})
+        save_benchmark(store, {"figures": []})
     with Store.open(path) as store:
-        assert store.datasets() == [info]
-        assert store.run(run.run_id).status == RunStatus.INTERRUPTED
-        assert store.run(run.run_id).is_resumable
-        assert store.run(run.run_id).settings == {"a": 1}
-        assert store.benchmarks()[0][2] == {"figures": []}
+        assert store.datasets.all() == [info]
+        assert store.runs.find(run.run_id).status == RunStatus.INTERRUPTED
+        assert store.runs.find(run.run_id).is_resumable
+        assert store.runs.find(run.run_id).settings == {"a": 1}
+        assert next(iter(benchmarks(store).values())) == {"figures": []}
         assert store.size_bytes() > 0
 
 
@@ -203,9 +205,10 @@ DIES_WITH_A_LOG = """
 import os, sys
 from pathlib import Path
 from shield_engine.store import Store
+from shield_engine.store.library import save_benchmark
 store = Store.open(Path(sys.argv[1]))
 for number in range(50):
-    store.add_benchmark({"filler": "x" * 500, "number": number})
+    save_benchmark(store, {"filler": "x" * 500, "number": number})
 os._exit(0)
 """
 
@@ -224,7 +227,7 @@ def test_broken_log_is_renamed_aside_and_told(tmp_path: Path) -> None:
     with Store.open(path) as store:
         assert store.notice is not None
         assert "could not be replayed" in store.notice
-        assert store.datasets() == [info]
+        assert store.datasets.all() == [info]
     (kept,) = tmp_path.glob("*.broken-*")
     assert kept.read_bytes() == content
 
@@ -237,21 +240,19 @@ def test_backup_is_a_whole_store_and_overwrites_nothing(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="exists already"):
             store.backup(target)
     with Store.open(target) as copy:
-        assert copy.datasets() == [info]
+        assert copy.datasets.all() == [info]
 
 
 def test_failed_write_keeps_nothing_of_it(tmp_path: Path) -> None:
     """A batch that cannot be written leaves no half of itself."""
     with Store.open(tmp_path / "shield.duckdb") as store:
         info = add(store, ["a"])
-        run = store.create_run(
+        run = store.runs.add(
             info, parts=["heuristic"], rows=1, model_id=None, variant=None, model_sha256=None,
             settings={}, stamp={},
         )  # fmt: skip
         with pytest.raises(StoreError, match="cannot be written"):
-            store.append_results(
-                run.run_id, pa.table({"run_id": [run.run_id], "nonsense": [1]}), 0.1
-            )
+            store.runs.append(run.run_id, pa.table({"run_id": [run.run_id], "nonsense": [1]}), 0.1)
         assert store.counts()["results"] == 0
         add(store, ["still", "works"])
 
@@ -260,10 +261,10 @@ def test_a_page_is_a_range_of_rows() -> None:
     """A page starts where asked and ends with the dataset, whatever the limit."""
     with Store.in_memory() as store:
         info = add_dataset(store, [0, 1] * 30)
-        assert [row["row_index"] for row in store.page(info.dataset_id, offset=55, limit=50)] == [
+        assert [row.row_index for row in dataset_page(store, info.dataset_id, offset=55, limit=50)] == [
             55, 56, 57, 58, 59,
         ]  # fmt: skip
-        assert len(store.page(info.dataset_id, offset=3, limit=7)) == 7
-        found = store.page(info.dataset_id, search="TEXT 1", offset=2, limit=3)
-        assert [row["row_index"] for row in found] == [11, 12, 13]
-        assert store.page(info.dataset_id, offset=60) == []
+        assert len(dataset_page(store, info.dataset_id, offset=3, limit=7)) == 7
+        found = dataset_page(store, info.dataset_id, search="TEXT 1", offset=2, limit=3)
+        assert [row.row_index for row in found] == [11, 12, 13]
+        assert dataset_page(store, info.dataset_id, offset=60) == []
