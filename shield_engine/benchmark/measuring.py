@@ -25,7 +25,7 @@ from shield_engine.statistics.intervals import wilson
 
 __all__ = [
     "Calls",
-    "Measured",
+    "MeasuredRows",
     "band",
     "counted_share",
     "cycled",
@@ -37,16 +37,16 @@ __all__ = [
     "side_by_side",
 ]
 
-Measured = Iterator[Measurement | Ratio]
+MeasuredRows = Iterator[Measurement | Ratio]
 Calls = dict[str, Callable[[Any], Any]]
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 _WARM_UP = 20
 _STEPS = 41
 _PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
-def cycled(items: Sequence[Item], n: int) -> list[Item]:
+def cycled(items: Sequence[_Item], n: int) -> list[_Item]:
     """Return `n` items, beginning anew where they end."""
     return [items[position % len(items)] for position in range(n)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from shield_engine.benchmark.document import Measurement, Ratio
 from shield_engine.benchmark.measuring import (
     Calls,
-    Measured,
+    MeasuredRows,
     band,
     paired,
     percentiles,
@@ -35,7 +35,7 @@ _LENGTHS = (16, 32, 64, 128)
 _SAME_SCORE = 0.01
 
 
-def loading(subject: Subject) -> Measured:
+def loading(subject: Subject) -> MeasuredRows:
     """Load every model anew, and again from memory."""
     shield, entries = subject.shield, list(subject.entries.values())
     for entry in entries:
@@ -65,7 +65,7 @@ def loading(subject: Subject) -> Measured:
     yield from percentiles("load_cached", again["load"], "load", {}, "load_cached")
 
 
-def tokenizing(subject: Subject) -> Measured:
+def tokenizing(subject: Subject) -> MeasuredRows:
     """Count the tokens of the injection sample."""
     windows, texts = subject.model.windows, subject.texts()
     tokens = sum(windows.count(text) for text in texts)
@@ -79,7 +79,7 @@ def tokenizing(subject: Subject) -> Measured:
     yield Measurement(name, mean_estimate(rates), "tokens/s", name, "higher", name, detail)
 
 
-def inference(subject: Subject) -> Measured:
+def inference(subject: Subject) -> MeasuredRows:
     """Score single texts of several lengths, and sixteen at once."""
     entry, engine = subject.entry, subject.shield.inference(subject.entry)
     texts = {length: subject.of_tokens(length, 50) for length in _LENGTHS}
@@ -116,7 +116,7 @@ def inference(subject: Subject) -> Measured:
     )
 
 
-def against_bare(subject: Subject) -> Measured:
+def against_bare(subject: Subject) -> MeasuredRows:
     """Time whole ML scans beside ONNX Runtime alone on the same arrays."""
     scanner, model = subject.scanner(Mode.ML), subject.model
     pairs: list[tuple[str, dict[str, Any]]] = []
@@ -138,7 +138,7 @@ def against_bare(subject: Subject) -> Measured:
     yield Ratio("ml_vs_bare_ort", share, 0.9, detail=detail)
 
 
-def variants(subject: Subject) -> Measured:
+def variants(subject: Subject) -> MeasuredRows:
     """INT8 beside ONNX Runtime's own settings for the same file, and beside FP32 if it was built."""
     entry, model, shield = subject.entry, subject.model, subject.shield
     if entry.variant is not Variant.INT8:
@@ -182,7 +182,7 @@ def _feeds(model: LoadedModel, window: Window) -> dict[str, Any]:
     return {name: arrays[name].astype(kind)[np.newaxis] for name, kind in model.inputs}
 
 
-def peers(subject: Subject) -> Measured:
+def peers(subject: Subject) -> MeasuredRows:
     """Installed scanners of other makers beside our model, and StackOne's file in our engine."""
     for task in Task:
         try:

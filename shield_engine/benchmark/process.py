@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shield_engine.benchmark.document import Measurement
-from shield_engine.benchmark.measuring import Measured, band
+from shield_engine.benchmark.measuring import MeasuredRows, band
 from shield_engine.benchmark.subject import Subject
 from shield_engine.benchmark.timing import mean_estimate
 from shield_engine.errors import ShieldError
@@ -19,7 +19,7 @@ from shield_engine.errors import ShieldError
 __all__ = ["fresh_processes"]
 
 
-def fresh_processes(subject: Subject) -> Measured:
+def fresh_processes(subject: Subject) -> MeasuredRows:
     """Start Python anew, load every model and ask what each added."""
     answers = [_probe(subject) for _ in range(subject.effort.processes)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from shield_engine.benchmark import model, scan
 from shield_engine.benchmark.document import TARGETS, Measurement, Target
-from shield_engine.benchmark.measuring import Measured
+from shield_engine.benchmark.measuring import MeasuredRows
 from shield_engine.benchmark.process import fresh_processes
 from shield_engine.benchmark.subject import Effort, Subject
 from shield_engine.engine import Shield
@@ -24,9 +24,9 @@ from shield_engine.settings import usable_cpus
 
 __all__ = ["collected", "run_benchmark"]
 
-Progress = Callable[[str, float], None]
+_Progress = Callable[[str, float], None]
 
-_SECTIONS: tuple[tuple[str, float, Callable[[Subject], Measured]], ...] = (
+_SECTIONS: tuple[tuple[str, float, Callable[[Subject], MeasuredRows]], ...] = (
     ("loading models", 1, model.loading),
     ("tokenizing", 0.5, model.tokenizing),
     ("inference", 8, model.inference),
@@ -51,7 +51,7 @@ def run_benchmark(
     shield: Shield,
     *,
     quick: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: _Progress | None = None,
     effort: Effort | None = None,
 ) -> dict[str, Any]:
     """Measure this machine and return the document that is stored, shown and compared.
@@ -76,7 +76,7 @@ def run_benchmark(
     return collected(_measured(shield, chosen, on_progress), quick=quick, targets=TARGETS)
 
 
-def _measured(shield: Shield, effort: Effort, on_progress: Progress | None) -> Measured:
+def _measured(shield: Shield, effort: Effort, on_progress: _Progress | None) -> MeasuredRows:
     subject = Subject.of(shield, effort)
     whole, done = sum(weight for _, weight, _ in _SECTIONS), 0.0
     for title, weight, section in _SECTIONS:
@@ -88,7 +88,9 @@ def _measured(shield: Shield, effort: Effort, on_progress: Progress | None) -> M
         on_progress("done", 1.0)
 
 
-def collected(measured: Measured, *, quick: bool, targets: Sequence[Target] = ()) -> dict[str, Any]:
+def collected(
+    measured: MeasuredRows, *, quick: bool, targets: Sequence[Target] = ()
+) -> dict[str, Any]:
     """Return the document of what `measured` yields, and how long that took."""
     started = time.perf_counter()
     document: dict[str, Any] = {

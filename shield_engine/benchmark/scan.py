@@ -13,7 +13,7 @@ import numpy as np
 from shield_engine.benchmark.document import Measurement, Ratio
 from shield_engine.benchmark.measuring import (
     Calls,
-    Measured,
+    MeasuredRows,
     counted_share,
     cycled,
     paired,
@@ -66,7 +66,7 @@ _REPEATS = {"rare": 0.7, "some": 0.9, "often": 1.1}  # exponents of Zipf draws
 _PARTS = ("normalise", "rules", "tokenize", "infer")
 
 
-def caching(subject: Subject) -> Measured:
+def caching(subject: Subject) -> MeasuredRows:
     """Time a digest and a lookup, beside a call that does nothing."""
     texts = subject.prompts(200, 1_000)
     cache: ResultCache[RawScores] = ResultCache(CacheConfig(size=1_000))
@@ -99,7 +99,7 @@ def _zipf(generator: np.random.Generator, distinct: int, n: int, exponent: float
     return drawn
 
 
-def hit_rates(subject: Subject) -> Measured:
+def hit_rates(subject: Subject) -> MeasuredRows:
     """Count the hits of caches of several sizes under several repeat distributions."""
     n = subject.effort.requests * 4
     for repeats, exponent in _REPEATS.items():
@@ -116,7 +116,7 @@ def hit_rates(subject: Subject) -> Measured:
             yield Measurement(name, share, "%", "hit_rate", "higher", detail=detail)
 
 
-def heuristics(subject: Subject) -> Measured:
+def heuristics(subject: Subject) -> MeasuredRows:
     """Scan by rules alone: texts seen before, new texts, and plain prompts."""
     effort = subject.effort
     for task in Task:
@@ -171,7 +171,7 @@ def _joined(parts: Sequence[Timed[ScanResult]]) -> Timed[ScanResult]:
     )
 
 
-def matching(subject: Subject) -> Measured:
+def matching(subject: Subject) -> MeasuredRows:
     """Ask which rules match, of the matcher and of one `re` search per rule."""
     rules = load_rules(None, Task.PROMPT_INJECTION)
     matcher, normalizer = RuleMatcher(rules), Normalizer()
@@ -199,7 +199,7 @@ def matching(subject: Subject) -> Measured:
     yield Ratio("heuristic_vs_re", gain, 100, detail=detail)
 
 
-def end_to_end(subject: Subject) -> Measured:
+def end_to_end(subject: Subject) -> MeasuredRows:
     """Scan by every mode, side by side: with an empty cache, then with a full one."""
     texts = subject.texts()
     scanners = {mode: subject.scanner(mode, cache=len(texts)) for mode in Mode}
@@ -242,7 +242,7 @@ def end_to_end(subject: Subject) -> Measured:
             yield Ratio("cached_p50_us", median, 15, "lower", detail)
 
 
-def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
+def _parts(mode: Mode, results: Sequence[ScanResult]) -> MeasuredRows:
     """Return the mean milliseconds that each part of a scan takes; a part left out takes none.
 
     Texts of one window only: the windows of a longer one run side by side, and their times overlap.
@@ -264,7 +264,7 @@ def _parts(mode: Mode, results: Sequence[ScanResult]) -> Measured:
             yield Measurement(name, mean_estimate(ms), "ms", "parts", detail=detail)
 
 
-def three_scanners(subject: Subject) -> Measured:
+def three_scanners(subject: Subject) -> MeasuredRows:
     """Run all three ML scanners beside one."""
     three = ScannerPipeline([subject.scanner(Mode.ML, task) for task in Task])
     single, texts = subject.scanner(Mode.ML), subject.texts()
@@ -282,7 +282,7 @@ def three_scanners(subject: Subject) -> Measured:
     yield Ratio("three_scanners_vs_one", ratio, 1.5 if is_shared else 2.7, "lower", detail)
 
 
-def throughput(subject: Subject) -> Measured:
+def throughput(subject: Subject) -> MeasuredRows:
     """Count texts per second: hybrid with one caller, ML with one to thirty-two."""
     effort = subject.effort
     ordinary = subject.ordinary()[: 2 * effort.round_texts]
@@ -352,7 +352,7 @@ def _hits(timed: Timed[Any]) -> int:
     return sum(result.cache_hit for result in timed.results)
 
 
-def replay(subject: Subject) -> Measured:
+def replay(subject: Subject) -> MeasuredRows:
     """Serve traffic that repeats, one request after the other."""
     requests, drawn = _traffic(subject)
     timed, served = _served(
@@ -366,7 +366,7 @@ def replay(subject: Subject) -> Measured:
     yield from percentiles("replay.zipf.hybrid", timed, "replay", detail)
 
 
-def arrivals(subject: Subject) -> Measured:
+def arrivals(subject: Subject) -> MeasuredRows:
     """The same traffic as it arrives, not as it is served: who waits for others waits in full."""
     requests, drawn = _traffic(subject)
     probe = subject.scanner(Mode.HYBRID, cache=1_000)

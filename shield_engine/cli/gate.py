@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from shield_engine.engine import Shield
     from shield_engine.evaluate import EvaluationSpec, SuiteItem
     from shield_engine.gates import Gate, GateOutcome
+    from shield_engine.gates.judge import ThresholdsOf
     from shield_engine.reports import Report
     from shield_engine.store import RunInfo, Store
-
-    ThresholdsOf = Callable[[RunInfo], Mapping[str, float]]
 
 __all__ = ["gate", "report"]
 

@@ -35,7 +35,7 @@ __all__ = [
     "write_out",
 ]
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 # Rich takes 80 columns where it writes to a pipe or file; tables of runs need more.
 # Names and texts of users are no markup.
@@ -93,8 +93,8 @@ def write_out(target: Path, text: str) -> None:
 
 
 def print_table(
-    columns: Mapping[str, Callable[[Item], str]],
-    items: Iterable[Item],
+    columns: Mapping[str, Callable[[_Item], str]],
+    items: Iterable[_Item],
     *,
     title: str | None = None,
     empty: str | None = None,
