@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard.state import OVERVIEW_RUN, resources
 from dashboard.text import plain
 from dashboard.widgets import errors_shown
 
-st.set_page_config(page_title="LLM Shield", page_icon=":material/shield:", layout="wide")
+# A material icon would be fetched from a font host by every visitor.
+ICON = Path(__file__).with_name("icon.svg")
+st.set_page_config(page_title="LLM Shield", page_icon=str(ICON), layout="wide")
 
 page = st.navigation(
     {

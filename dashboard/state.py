@@ -1,4 +1,4 @@
-"""What pages share: the opened store and engine, cached figures, and values that outlive a page.
+"""What pages share: the opened store and engine, and cached figures.
 
 Cached functions take values, never widgets or frames. Nothing here draws.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import streamlit as st
 
 from shield_engine.config import Bands
-from shield_engine.datasets import Sniffed, label_values, sniff
+from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import (
@@ -49,10 +49,7 @@ __all__ = [
     "balanced",
     "common_rows",
     "comparison_of",
-    "drop_stale",
     "import_bundles",
-    "keep",
-    "kept",
     "label_counts",
     "mode_evaluation",
     "model_place",
@@ -62,14 +59,12 @@ __all__ = [
     "samples",
     "scores",
     "sliced",
-    "sniffed",
+    "source_file",
     "split_of",
     "threshold_lab",
     "upload_path",
     "verify_model",
 ]
-
-T = TypeVar("T")
 
 OVERVIEW_RUN = "overview_run"
 """Session key: the run that Overview's one button started."""
@@ -92,12 +87,12 @@ class Resources:
     notices: tuple[str, ...] = ()
 
 
-def _release(held: Resources) -> None:
-    for job in held.worker.active():
-        held.worker.cancel(job.run_id)
-    held.worker.wait()
-    held.shield.close()
-    held.store.close()
+def _release(opened: Resources) -> None:
+    for job in opened.worker.active():
+        opened.worker.cancel(job.run_id)
+    opened.worker.wait()
+    opened.shield.close()
+    opened.store.close()
 
 
 @st.cache_resource(show_spinner="Opening the store", on_release=_release)
@@ -111,35 +106,34 @@ def resources() -> Resources:
     settings = Settings.from_env()
     shield = Shield.create(settings)
     store = Store.open(settings.store_path)
-    held = Resources(settings, store, shield, JobWorker(store, shield))
+    opened = Resources(settings, store, shield, JobWorker(store, shield))
     notices = [store.notice] if store.notice else []
-    return replace(held, notices=(*notices, *import_bundles(held)))
+    return replace(opened, notices=(*notices, *import_bundles(opened)))
 
 
-def import_bundles(held: Resources) -> list[str]:
+def import_bundles(opened: Resources) -> list[str]:
     """Take waiting run bundles into the store; return one sentence about each."""
-    said = []
-    for bundle in waiting_bundles(held.settings.bundles):
+    sentences = []
+    for bundle in waiting_bundles(opened.settings.bundles):
         try:
-            run = import_bundle(held.store, bundle)
+            run = import_bundle(opened.store, bundle)
         except ShieldError as error:
-            said.append(f"A waiting run bundle was not imported: {error}")
+            sentences.append(f"A waiting run bundle was not imported: {error}")
         else:
-            said.append(f"Run {run.run_id}, written while the store was busy, was imported.")
-    return said
+            sentences.append(f"Run {run.run_id}, written while the store was busy, was imported.")
+    return sentences
 
 
-def balanced(run: RunInfo) -> tuple[tuple[str, float], ...]:
-    """Return the registry's `balanced` threshold of each mode for a run, as `evaluation` takes it.
+def balanced(run: RunInfo) -> dict[str, float]:
+    """Return the registry's `balanced` threshold of each mode for a run.
 
     A model that has left the registry, and a task without any, leave every mode at .5.
     """
     variant = Variant(run.variant) if run.variant else Variant.INT8
     try:
-        found = resources().shield.thresholds(run.task, variant, run.model_id)
+        return dict(resources().shield.thresholds(run.task, variant, run.model_id))
     except UnknownNameError:
-        return ()
-    return tuple(sorted(found.items()))
+        return {}
 
 
 def operating_points(run: RunInfo) -> dict[str, float]:
@@ -212,23 +206,23 @@ def sliced(
     name: str | None,
 ) -> SliceTable:
     """Return candidates by slice column `name`, or by length band if it is `None`."""
-    found, store = aligned(candidates, keys, intersect), resources().store
+    rows, store = aligned(candidates, keys, intersect), resources().store
     if name is None:
         beyond = store.runs.beyond_window(candidates[0].run_id)
-        is_beyond = np.isin(found.row_index, beyond)
-        values, name = length_bands(found.scores[0].chars, is_beyond), "length"
+        is_beyond = np.isin(rows.row_index, beyond)
+        values, name = length_bands(rows.scores[0].chars, is_beyond), "length"
     else:
-        values = store.datasets.slices(found.dataset_id, name)[found.row_index]
-    return compare_slices(found, name, values, winner)
+        values = store.datasets.slices(rows.dataset_id, name)[rows.row_index]
+    return compare_slices(rows, name, values, winner)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Sorting scores")
 def threshold_lab(key: RunKey, mode: Mode, bands: Bands) -> Lab:
     """Return a two-class mode of a run, ready for any threshold; shared: never change it."""
     store = resources().store
-    found = scores(key)
-    view = mode_view(found, mode, None, bands)
-    groups = row_groups(store, store.runs.find(key.run_id).dataset_id, found)
+    stored = scores(key)
+    view = mode_view(stored, mode, None, bands)
+    groups = row_groups(store, store.runs.find(key.run_id).dataset_id, stored)
     return lab_of(view, store.runs.units(key.run_id), groups)
 
 
@@ -248,14 +242,10 @@ def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
 def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> ModeEvaluation:
     """Return one mode's figures of a run, as `shield eval --policy` prints them."""
-    found = evaluate_run(
-        resources().store,
-        key.run_id,
-        modes=[mode],
-        thresholds={mode.value: threshold},
-        bands=bands,
-    )
-    return found[mode]
+    thresholds = {mode.value: threshold}
+    return evaluate_run(
+        resources().store, key.run_id, modes=[mode], thresholds=thresholds, bands=bands
+    )[mode]
 
 
 @st.cache_data(max_entries=16, show_spinner="Counting common rows")
@@ -264,16 +254,19 @@ def common_rows(keys: tuple[RunKey, ...]) -> RowOverlap:
     return overlap(resources().store, [key.run_id for key in keys])
 
 
-@st.cache_data(max_entries=16, show_spinner="Looking at the file")
-def sniffed(path: Path, size_bytes: int, changed_ns: int) -> Sniffed:
-    """Return what a file is; its size and time of change are part of the cache's key."""
-    return sniff(path)
+@st.cache_resource(max_entries=2, show_spinner="Looking at the file")
+def source_file(path: Path, size_bytes: int, changed_ns: int) -> SourceFile:
+    """Return a file that was looked at; its size and time of change are part of the cache's key.
+
+    It may hold a whole JSON document, so few are kept.
+    """
+    return SourceFile.open(path)
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the labels")
 def label_counts(path: Path, size_bytes: int, changed_ns: int, column: str) -> dict[str, int]:
-    """Return the values of a label column with their rows; see `label_values`."""
-    return label_values(path, column)
+    """Return the values of a label column with their rows; see `SourceFile.label_values`."""
+    return source_file(path, size_bytes, changed_ns).label_values(column)
 
 
 def _forget(path: Path) -> None:
@@ -336,40 +329,13 @@ def sample_path(task: Task) -> Path:
 
 def samples() -> dict[str, tuple[Path, Task]]:
     """Return the bundled datasets that are there, by title."""
-    named = [(f"{task.value.replace('_', ' ').capitalize()} sample", task, None) for task in Task]
-    found = {}
-    for title, task, file in [
-        *named,
-        ("Chat log, unlabelled", Task.PROMPT_INJECTION, "chat_log_sample.jsonl"),
-    ]:
-        try:
-            found[title] = (bundled("datasets", file) if file else sample_path(task), task)
-        except ArtifactError:
-            continue
-    return found
-
-
-def keep(key: str, default: T) -> T:
-    """Give the widget of `key` a value that survives page changes, and return it.
-
-    Streamlit drops a widget's value when its page is left. Call this right before the widget and
-    give the widget no default of its own.
-    """
-    kept_key = f"kept:{key}"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(kept_key, default)
-    st.session_state[kept_key] = st.session_state[key]
-    value: T = st.session_state[key]
-    return value
-
-
-def kept(key: str, default: Any = None) -> Any:
-    """Return what `keep` last saw under `key`, on any page."""
-    return st.session_state.get(f"kept:{key}", default)
-
-
-def drop_stale(key: str, options: Container[Any]) -> None:
-    """Forget a widget's value that is no longer among its options (a dataset was deleted)."""
-    for name in (key, f"kept:{key}"):
-        if name in st.session_state and st.session_state[name] not in options:
-            del st.session_state[name]
+    files = {
+        f"{task.value.replace('_', ' ').capitalize()} sample": (f"{task.value}_sample.jsonl", task)
+        for task in Task
+    }
+    files["Chat log, unlabelled"] = ("chat_log_sample.jsonl", Task.PROMPT_INJECTION)
+    present = {}
+    for title, (name, task) in files.items():
+        with suppress(ArtifactError):
+            present[title] = (bundled("datasets", name), task)
+    return present

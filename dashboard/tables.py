@@ -100,14 +100,14 @@ def spans_frame(row: StoredRow) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "score": span["score"],
-                "category": span["category"],
-                "rule": span["rule_id"],
-                "matched": visible(text[span["start"] : span["end"]]),
-                "from": span["start"],
-                "to": span["end"],
-                "because": span["description"],
+                "score": hit.score,
+                "category": hit.category,
+                "rule": hit.rule_id,
+                "matched": visible(text[hit.start : hit.end]),
+                "from": hit.start,
+                "to": hit.end,
+                "because": hit.description,
             }
-            for span in row.matches
+            for hit in row.hits
         ]
     )

@@ -10,6 +10,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -108,8 +109,9 @@ class Shape(Generic[_T]):
     Attributes:
         kind: The dataclass; its annotations say what each field holds.
         names: Field → what the document calls it, where that differs.
-        unknown: Of `{keys}` that do not belong; `{known}` are those that do.
-        missing: Of `{keys}` that the document lacks.
+        unknown: Of `{keys}` that do not belong; `{known}` are those that do, and `{hint}` the one
+            that the first `{key}` may mean.
+        missing: Of `{keys}` that the document lacks; `{known}` are all.
         choice: Of a `{value}` that is none of the `{choices}`.
         wrong: Of a `{value}` of a wrong type; `{wanted}` is the right one.
         problem: Of a `{problem}` that a field's own check found.
@@ -141,8 +143,10 @@ class Shape(Generic[_T]):
         known = {key: name for key, name in self._known.items() if name not in given}
         unknown = sorted(set(document) - set(known))
         if unknown:
-            words = {"keys": ", ".join(unknown), "known": ", ".join(known)}
-            raise fail(unknown[0], self.unknown.format(**words))
+            close = get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            words = {"key": unknown[0], "keys": ", ".join(unknown), "known": ", ".join(known)}
+            raise fail(unknown[0], self.unknown.format(**words, hint=hint))
         values = {known[key]: value for key, value in document.items()} | given
         try:
             # As JSON, because strict pydantic takes names of an enum and lists for tuples from JSON
@@ -170,7 +174,8 @@ class Shape(Generic[_T]):
         """Return the key of what is wrong first, and the sentence; missing keys go together."""
         missing = [self._place(error["loc"]) for error in errors if error["type"] == "missing"]
         if missing:
-            return None, self.missing.format(keys=", ".join(missing))
+            keys, known = ", ".join(missing), ", ".join(self._known)
+            return None, self.missing.format(keys=keys, known=known)
         error = errors[0]
         key, details = self._place(error["loc"]), error.get("ctx", {})
         if not key:  # a lone surrogate, or more levels than pydantic reads

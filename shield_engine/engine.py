@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from shield_engine.anonymizer import Anonymize, Deanonymize
-from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.heuristics import Normalizer, heuristic_for
-from shield_engine.heuristics.normalizer import NORMALIZER_VERSION, hidden_readings
+from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
-    MLScore,
     ModelEntry,
     ModelLoader,
     ModelRegistry,
 )
 from shield_engine.ml.loader import LoadedInfo
+from shield_engine.parts import CircuitBreaker, MLPart, RawScores
 from shield_engine.pipeline import ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
-from shield_engine.scanners import KINDS, MLPart, PartsScanner, RawScores, ScannerStats
+from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
 from shield_engine.settings import Settings, bundled
 from shield_engine.types import Mode, ModelStamp, ScanResult, Task, Variant
 
@@ -39,7 +37,6 @@ __all__ = ["Shield", "ShieldStats"]
 
 _log = logging.getLogger(__name__)
 
-_NORMALIZER = Normalizer()
 _WIDEST_FIRST = (Variant.FP32, Variant.FP16, Variant.INT8)
 
 
@@ -251,20 +248,14 @@ class Shield:
 
     def model_part(self, entry: ModelEntry, timeout_s: float | None = None) -> MLPart:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
-
-        def infer(text: str) -> MLScore:
-            infer_one = self.inference(entry, timeout_s).infer
-            if entry.task is not Task.PROMPT_INJECTION:
-                return infer_one(text)
-            return _riskiest_reading(text, infer_one)
-
         return MLPart(
-            infer=infer,
+            ask=lambda text: self.inference(entry, timeout_s).infer(text),
             stamp=ModelStamp(entry.id, entry.variant, entry.sha256),
             tokenizer_key=(
                 f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}:{NORMALIZER_VERSION}"
             ),
             thresholds=entry.thresholds,
+            reads_disguises=entry.task is Task.PROMPT_INJECTION,
         )
 
     def inference(self, entry: ModelEntry, timeout_s: float | None = None) -> InferenceEngine:
@@ -333,21 +324,3 @@ class Shield:
         if self.loader.has_gpu:
             return (Variant.FP16, Variant.FP32, Variant.INT8)
         return (Variant.INT8, Variant.FP32, Variant.FP16)
-
-
-def _riskiest_reading(text: str, infer: Callable[[str], MLScore]) -> MLScore:
-    """Score a text as it stands and as read without its disguises; the highest risk counts.
-
-    A tokenizer sees noise where an attack is spelled backwards or in base64. Nearly every text has
-    no disguise and is scored once.
-    """
-    best = infer(text)
-    for reading in hidden_readings(_NORMALIZER.normalize(text)):
-        found = infer(reading.text)
-        times = {
-            name: getattr(best, name) + getattr(found, name) for name in ("tokenize_ms", "infer_ms")
-        }
-        if found.score > best.score:
-            best = replace(found, window=reading.span(*found.window))
-        best = replace(best, **times)
-    return best

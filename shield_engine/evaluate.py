@@ -13,10 +13,9 @@ from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
+    SourceFile,
     dataset_name,
-    import_rows,
     parse_label_map,
-    sniff,
 )
 from shield_engine.decide.figures import (
     ModeEvaluation,
@@ -56,7 +55,10 @@ _COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
 
 @dataclass(frozen=True, slots=True)
 class SuiteItem:
-    """One file to evaluate; `path` is kept as given, `file` is where it lies."""
+    """One file to evaluate; `path` is kept as given, `file` is where it lies.
+
+    Without `slices` those that the file suggests are read, and `also_slices` beside them.
+    """
 
     path: str
     file: Path
@@ -65,6 +67,7 @@ class SuiteItem:
     label: Annotated[str | None, _COLUMN] = None
     label_map: Mapping[str, int] | None = None
     slices: Annotated[tuple[str, ...], _COLUMNS] = ()
+    also_slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,18 @@ class EvaluationSpec:
     policies: Mapping[Task, Policy] | None = None
     reuse: bool = False
     peers: bool = False
+
+    @property
+    def run_spec(self) -> RunSpec:
+        """What a file has to be scored with."""
+        return RunSpec(
+            parts=parts_for(self.modes),
+            variant=self.variant,
+            model_id=self.model_id,
+            limit=self.limit,
+            workers=self.workers,
+            reuse=self.reuse,
+        )
 
     def under_policy(self, policy: Policy) -> EvaluationSpec:
         """Return the settings under which `policy` is judged."""
@@ -191,38 +206,18 @@ def evaluate_file(
     Raises:
         ShieldError: The file, the model or the store is at fault.
     """
-    policy = None
-    policy_warnings: tuple[str, ...] = ()
+    policy: Policy | None = None
+    warnings: tuple[str, ...] = ()
     if spec.policies is not None:
         policy = spec.policies.get(item.task)
         if policy is None:
             raise ConfigError(f"{item.path}: the policy file has no policy for {item.task.value}")
-        policy_warnings = shield.check_policy(policy)
+        warnings = shield.check_policy(policy)
         spec = spec.under_policy(policy)
-    parts = parts_for(spec.modes)
-    thresholds = (
-        shield.thresholds(item.task, spec.variant, spec.model_id)
-        if "ml" in parts
-        else dict(shield.registry.default_for(item.task).thresholds)
-    )
-    if spec.threshold is not None:
-        thresholds = dict.fromkeys([mode.value for mode in Mode], spec.threshold)
-    mapping = _mapping(item)
-    imported = import_rows(item.file, item.task, mapping, item.label_map)
-    if not len(imported.table):
-        raise DatasetError(
-            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
-        )
+    thresholds = _thresholds(shield, item.task, spec)
+    imported = _imported(item)
     dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
-    run_spec = RunSpec(
-        parts=parts,
-        variant=spec.variant,
-        model_id=spec.model_id,
-        limit=spec.limit,
-        workers=spec.workers,
-        reuse=spec.reuse,
-    )
-    run = start(store, shield, dataset.dataset_id, run_spec)
+    run = start(store, shield, dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
     modes = evaluate_run(
         store,
@@ -251,7 +246,7 @@ def evaluate_file(
         modes=modes,
         run_id=run.run_id,
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
-        warnings=(*policy_warnings, *_warnings(store, imported, run)),
+        warnings=(*warnings, *_warnings(store, imported, run)),
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
         peers=peers,
@@ -296,16 +291,38 @@ def _label_policy(
     )
 
 
-def _mapping(item: SuiteItem) -> ColumnMapping | None:
-    if item.text is None and item.label is None and not item.slices:
-        return None
-    suggested = sniff(item.file).suggested
-    return replace(
-        suggested,
-        text=item.text or suggested.text,
-        label=item.label or suggested.label,
-        slices=item.slices or suggested.slices,
-    )
+def _thresholds(shield: Shield, task: Task, spec: EvaluationSpec) -> dict[str, float]:
+    """Return the threshold of each mode: the given one, else the balanced one of the model."""
+    if spec.threshold is not None:
+        return dict.fromkeys([mode.value for mode in Mode], spec.threshold)
+    if "ml" in spec.run_spec.parts:
+        return shield.thresholds(task, spec.variant, spec.model_id)
+    return dict(shield.registry.default_for(task).thresholds)
+
+
+def _imported(item: SuiteItem) -> ImportedDataset:
+    """Read a file by its suggested mapping, with what the item says otherwise.
+
+    Raises:
+        DatasetError: It cannot be read, or holds no readable row.
+    """
+    source = SourceFile.open(item.file)
+    mapping: ColumnMapping | None = None
+    suggested = source.sniffed.suggested
+    others = tuple(name for name in item.also_slices if name not in suggested.slices)
+    if item.text is not None or item.label is not None or item.slices or others:
+        mapping = replace(
+            suggested,
+            text=item.text or suggested.text,
+            label=item.label or suggested.label,
+            slices=item.slices or suggested.slices + others,
+        )
+    imported = source.read(item.task, mapping, item.label_map)
+    if not len(imported.table):
+        raise DatasetError(
+            f"{item.path} holds no readable row; {imported.quarantined_count} were quarantined"
+        )
+    return imported
 
 
 def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[str, ...]:
@@ -352,12 +369,12 @@ def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     def fail(_: str | None, sentence: str) -> ConfigError:
         return ConfigError(f"{where} ({path}): {sentence}")
 
-    columns, classes = entry.get("slice") or [], entry.get("label_map") or {}
-    if not isinstance(classes, dict):
+    columns, classes = entry.get("slice") or [], entry.get("label_map")
+    if not isinstance(classes, dict | None):
         raise fail("label_map", f"label_map must be an object of value to class, got {classes!r}")
     values = entry | {
         "slice": [columns] if isinstance(columns, str) else columns,
         "label_map": None,
     }
-    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path)
+    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path, also_slices=())
     return replace(item, label_map=parse_label_map(classes, item.task)) if classes else item

@@ -9,30 +9,37 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from shield_engine.breaker import CircuitBreaker
 from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import ScannerConfig
-from shield_engine.decision import asks_model, model_decides
-from shield_engine.errors import InferenceError, ShieldError
+from shield_engine.decision import model_decides
+from shield_engine.errors import ConfigError, InferenceError, ShieldError
 from shield_engine.heuristics import (
     HeuristicPart,
-    HeuristicScore,
+    Views,
     heuristic_for,
     linear_tier,
     load_rules,
 )
 from shield_engine.ml import MLScore
+from shield_engine.parts import (
+    CircuitBreaker,
+    MLPart,
+    Parts,
+    RawScores,
+    elapsed_ms,
+    part_confidence,
+)
 from shield_engine.types import (
     LABELS,
     Entity,
     Method,
     Mode,
-    ModelStamp,
     RiskFactor,
     ScanResult,
     Severity,
@@ -42,10 +49,8 @@ from shield_engine.types import (
 
 __all__ = [
     "KINDS",
-    "MLPart",
     "PartsScanner",
     "PromptInjection",
-    "RawScores",
     "Scanner",
     "ScannerStats",
     "Sentiment",
@@ -66,30 +71,6 @@ class Scanner(Protocol):
     def scan(self, text: str) -> ScanResult:
         """Judge `text`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MLPart:
-    """A model: what scores one text (loading it first if need be), its stamp and thresholds."""
-
-    infer: Callable[[str], MLScore]
-    stamp: ModelStamp
-    tokenizer_key: str
-    thresholds: Mapping[str, float]
-
-    @property
-    def key(self) -> str:
-        """Everything of the model part that decides a score."""
-        return f"{self.stamp.sha256}:{self.stamp.variant}:{self.tokenizer_key}"
-
-
-@dataclass(frozen=True, slots=True)
-class RawScores:
-    """What both parts said, before any threshold; what the cache keeps."""
-
-    heuristic: HeuristicScore | None
-    model: MLScore | None
-    linear: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +115,21 @@ class PartsScanner:
             config.mode, model.thresholds if model else thresholds
         )
         is_tiered = config.mode is Mode.HYBRID and config.bands.safe is not None
-        self.linear = linear_tier(self.task) if is_tiered else None
+        linear = linear_tier(self.task) if is_tiered else None
+        self._parts = Parts(
+            self.task,
+            heuristic if config.mode is not Mode.ML else None,
+            linear,
+            partial(self._ask, model) if model else None,
+            config.mode,
+            config.bands,
+        )
         self._key = (
             self.task.value,
             config.mode.value,
             config.bands if config.mode is Mode.HYBRID else None,
             heuristic.version,
-            self.linear.version if self.linear else "",
+            linear.version if linear else "",
             model.key if model else "",
         )
         self._allowed_patterns = _compiled(config.allow.patterns)
@@ -202,16 +191,15 @@ class PartsScanner:
         key = (text_digest(text), self._key)
         raw = self.cache.get(key) if self.config.cache_enabled else None
         hit = raw is not None
-        cache_ms = _elapsed_ms(started) if self.config.cache_enabled else None
-        fallback: ShieldError | None = None
+        cache_ms = elapsed_ms(started) if self.config.cache_enabled else None
         if raw is None:
-            raw, fallback = self._score(text)
-            if self.config.cache_enabled and fallback is None:
+            raw = self._score(text)
+            if self.config.cache_enabled and raw.error is None:
                 self.cache.put(key, raw)
         with self._lock:
             self._counts["scans"] += 1
             self._counts["cache_hits"] += hit
-        return self._result(text, raw, hit, cache_ms, started, fallback)
+        return self._result(text, raw, hit, cache_ms, started)
 
     def stats(self) -> ScannerStats:
         """Return the counts so far."""
@@ -229,89 +217,64 @@ class PartsScanner:
         encodable = text.encode("utf-8", "replace").decode()
         return any(pattern.fullmatch(encodable) for pattern in self._allowed_patterns)
 
-    def _score(self, text: str) -> tuple[RawScores, ShieldError | None]:
-        """Return both parts' scores, and the error if the model failed and fallback is on."""
-        mode = self.config.mode
-        if mode is Mode.ML:
-            try:
-                return RawScores(None, self._ask_model(text)), None
-            except ShieldError as error:
-                self._note_failure(error)
-                return RawScores(self.heuristic.score(text), None), error
-        heuristic = self.heuristic.score(text)
-        linear = None
-        if self.linear is not None and heuristic.score <= 0:
-            linear = self.linear.score(text)
-        sure = _confidence(self.task, heuristic.probabilities)
-        if not asks_model(mode, sure, self.config.bands, linear):
-            return RawScores(heuristic, None, linear), None
+    def _score(self, text: str) -> RawScores:
+        raw = self._parts.score(text)
+        if raw.error is not None:
+            if not self.config.ml.use_fallback:
+                raise raw.error
+            logger.warning("%s fell back to heuristics: %s", self.name, raw.error)
+            if raw.heuristic is None:
+                raw = replace(raw, heuristic=self.heuristic.score(text))
+        is_asked = raw.model is not None or raw.error is not None
         with self._lock:
-            self._counts["escalations"] += 1
-        try:
-            return RawScores(heuristic, self._ask_model(text), linear), None
-        except ShieldError as error:
-            self._note_failure(error)
-            return RawScores(heuristic, None, linear), error
+            self._counts["fallbacks"] += raw.error is not None
+            self._counts["escalations"] += is_asked and self.config.mode is not Mode.ML
+        return raw
 
-    def _ask_model(self, text: str) -> MLScore:
-        assert self.model is not None  # noqa: S101 - create() refuses a mode without its model
+    def _ask(self, model: MLPart, text: str, views: Views) -> MLScore:
         if not self.breaker.allows():
             raise InferenceError(
-                f"the circuit breaker of {self.model.stamp.id} is {self.breaker.state.value} "
+                f"the circuit breaker of {model.stamp.id} is {self.breaker.state.value} "
                 "after repeated failures"
             )
         started = time.perf_counter()
         try:
-            score = self.model.infer(text)
+            score = model.infer(text, views)
         except BaseException as error:  # an interrupted try must not leave the breaker half-open
             self.breaker.fail()
             with self._lock:
                 self._counts["model_failures"] += 1
             if isinstance(error, ShieldError) or not isinstance(error, Exception):
                 raise
-            raise InferenceError(f"{self.model.stamp.id} failed: {error}") from error
+            raise InferenceError(f"{model.stamp.id} failed: {error}") from error
         self.breaker.succeed()
         with self._lock:
             self._counts["model_calls"] += 1
-            self._model_ms += _elapsed_ms(started)
+            self._model_ms += elapsed_ms(started)
         return score
 
-    def _note_failure(self, error: ShieldError) -> None:
-        if not self.config.ml.use_fallback:
-            raise error
-        with self._lock:
-            self._counts["fallbacks"] += 1
-        logger.warning("%s fell back to heuristics: %s", self.name, error)
-
     def _result(
-        self,
-        text: str,
-        raw: RawScores,
-        hit: bool,
-        cache_ms: float | None,
-        started: float,
-        fallback: ShieldError | None,
+        self, text: str, raw: RawScores, hit: bool, cache_ms: float | None, started: float
     ) -> ScanResult:
         heuristic, model = raw.heuristic, raw.model
-        takes_model = model is not None and (
-            heuristic is None
-            or model_decides(
+        scored = [part for part in (heuristic, model) if part is not None]
+        takes_model = (
+            heuristic is not None
+            and model is not None
+            and model_decides(
                 self.config.mode,
-                _confidence(self.task, heuristic.probabilities),
-                _confidence(self.task, model.probabilities),
+                part_confidence(self.task, heuristic.probabilities),
+                part_confidence(self.task, model.probabilities),
                 self.config.bands,
                 raw.linear,
             )
         )
-        chosen = model if takes_model else heuristic
-        assert chosen is not None  # noqa: S101 - one part always scored
-        risk = chosen.score
-        labels = LABELS[self.task]
+        chosen = scored[-1 if takes_model else 0]  # a part that scored alone decides
         verdict = self._verdict(chosen.probabilities)
         metadata: dict[str, Any] = {
             "label": verdict,
             "threshold": self.threshold,
-            "probabilities": dict(zip(labels, chosen.probabilities, strict=True)),
+            "probabilities": dict(zip(LABELS[self.task], chosen.probabilities, strict=True)),
         }
         if heuristic is not None:
             metadata["heuristic_score"] = heuristic.score
@@ -322,26 +285,19 @@ class PartsScanner:
             metadata["window"] = model.window
             metadata["windows"] = model.windows
             metadata["tokens"] = model.tokens
-        if fallback is not None:
-            metadata["fallback_reason"] = str(fallback)
+        if raw.error is not None:
+            metadata["fallback_reason"] = str(raw.error)
         return ScanResult(
             text=text,
             is_valid=self._is_valid(verdict),
-            risk_score=risk,
-            severity=Severity.of(risk),
-            risk_factors=self._factors(heuristic, model),
-            entities=self._entities(text, heuristic, model),
+            risk_score=chosen.score,
+            severity=Severity.of(chosen.score),
+            risk_factors=self._factors(raw),
+            entities=self._entities(text, raw),
             scanner=self.name,
-            method=self._method(heuristic, model, fallback),
+            method=self._method(raw),
             cache_hit=hit,
-            timings=Timings(
-                normalise_ms=heuristic.normalise_ms if heuristic and not hit else None,
-                rules_ms=heuristic.rules_ms if heuristic and not hit else None,
-                tokenize_ms=model.tokenize_ms if model and not hit else None,
-                infer_ms=model.infer_ms if model and not hit else None,
-                cache_ms=cache_ms,
-                total_ms=_elapsed_ms(started),
-            ),
+            timings=_timings(raw, hit, cache_ms, started),
             model=self.model.stamp if self.model and model else None,
             metadata=metadata,
         )
@@ -357,58 +313,43 @@ class PartsScanner:
             return verdict in self.config.allowed_labels
         return verdict == LABELS[self.task][0]
 
-    def _method(
-        self, heuristic: HeuristicScore | None, model: MLScore | None, fallback: ShieldError | None
-    ) -> Method:
-        if fallback is not None:
+    def _method(self, raw: RawScores) -> Method:
+        if raw.error is not None:
             return Method.ML_FALLBACK_TO_HEURISTIC
         if self.config.mode is Mode.HEURISTIC:
             return Method.HEURISTIC
-        if model is None:
+        if raw.model is None:
             return Method.HEURISTIC_SHORT_CIRCUIT
-        return Method.HYBRID_BOTH if heuristic is not None else Method.ML
+        return Method.HYBRID_BOTH if raw.heuristic is not None else Method.ML
 
-    def _factors(
-        self, heuristic: HeuristicScore | None, model: MLScore | None
-    ) -> tuple[RiskFactor, ...]:
-        factors = []
-        if heuristic is not None:
-            factors += [
-                RiskFactor(hit.category, hit.description, Severity.of(hit.score), hit.score)
-                for hit in heuristic.hits
-            ]
+    def _factors(self, raw: RawScores) -> tuple[RiskFactor, ...]:
+        factors = [
+            RiskFactor(hit.category, hit.description, Severity.of(hit.score), hit.score)
+            for hit in (raw.heuristic.hits if raw.heuristic is not None else ())
+        ]
+        model = raw.model
         if model is not None and self.model is not None:
             label = LABELS[self.task][1 if self.task is not Task.SENTIMENT else 0]
-            factors.append(
-                RiskFactor(
-                    "model",
-                    f"{self.model.stamp.id} ({self.model.stamp.variant}) gives {label} "
-                    f"a probability of {model.score:.3f}, window {model.window[0]}-"
-                    f"{model.window[1]} of {model.windows}",
-                    Severity.of(model.score),
-                    model.score,
-                )
+            description = (
+                f"{self.model.stamp.id} ({self.model.stamp.variant}) gives {label} "
+                f"a probability of {model.score:.3f}, window {model.window[0]}-"
+                f"{model.window[1]} of {model.windows}"
             )
+            factors.append(RiskFactor("model", description, Severity.of(model.score), model.score))
         return tuple(sorted(factors, key=lambda factor: -factor.score))
 
-    def _entities(
-        self, text: str, heuristic: HeuristicScore | None, model: MLScore | None
-    ) -> tuple[Entity, ...]:
-        spans = []
-        if heuristic is not None:
-            spans += [
-                Entity(
-                    hit.category, hit.start, hit.end, text[hit.start : hit.end], hit.score,
-                    hit.rule_id,
-                )
-                for hit in heuristic.hits
-            ]  # fmt: skip
+    def _entities(self, text: str, raw: RawScores) -> tuple[Entity, ...]:
+        spans = [
+            (hit.category, hit.start, hit.end, hit.score, hit.rule_id)
+            for hit in (raw.heuristic.hits if raw.heuristic is not None else ())
+        ]
+        model = raw.model
         if model is not None and self.model is not None and model.windows > 1:
-            start, end = model.window
-            spans.append(
-                Entity("window", start, end, text[start:end], model.score, self.model.stamp.id)
-            )
-        return tuple(spans)
+            spans.append(("window", *model.window, model.score, self.model.stamp.id))
+        return tuple(
+            Entity(kind, start, end, text[start:end], score, source)
+            for kind, start, end, score, source in spans
+        )
 
 
 class PromptInjection(PartsScanner):
@@ -435,14 +376,21 @@ KINDS: Mapping[Task, type[PartsScanner]] = {
 """The scanner class of each task."""
 
 
-def _confidence(task: Task, probabilities: Sequence[float]) -> float:
-    return max(probabilities) if task is Task.SENTIMENT else probabilities[1]
+def _timings(raw: RawScores, hit: bool, cache_ms: float | None, started: float) -> Timings:
+    """Return what scoring took; a hit took none of it."""
+    heuristic, model = (None, None) if hit else (raw.heuristic, raw.model)
+    return Timings(
+        normalise_ms=heuristic.normalise_ms if heuristic else None,
+        rules_ms=heuristic.rules_ms if heuristic else None,
+        tokenize_ms=model.tokenize_ms if model else None,
+        infer_ms=model.infer_ms if model else None,
+        cache_ms=cache_ms,
+        total_ms=elapsed_ms(started),
+    )
 
 
 def _compiled(patterns: Sequence[str]) -> tuple[Any, ...]:
     import re2
-
-    from shield_engine.errors import ConfigError
 
     compiled = []
     for pattern in patterns:
@@ -453,7 +401,3 @@ def _compiled(patterns: Sequence[str]) -> tuple[Any, ...]:
                 f"allow-list pattern {pattern!r} is not valid RE2: {error}"
             ) from error
     return tuple(compiled)
-
-
-def _elapsed_ms(started: float) -> float:
-    return (time.perf_counter() - started) * 1_000

@@ -18,6 +18,7 @@ __all__ = [
     "Mode",
     "ModelStamp",
     "RiskFactor",
+    "RuleHit",
     "ScanResult",
     "Severity",
     "Task",
@@ -87,6 +88,18 @@ class Severity(StrEnum):
             if score >= bound:
                 return band
         return cls.LOW if score > 0 else cls.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHit:
+    """One match of one rule: `text[start:end]` of the text as given."""
+
+    rule_id: str
+    category: str
+    description: str
+    score: float
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def show_agreement(run: RunInfo, _comparison: Comparison, _views: Aligned, _choi
     if len(available_modes(run)) < len(Mode):
         st.caption("This run scored one part only; score both to see where they disagree.")
         return
-    stored, limits = scores(RunKey.of(run)), dict(balanced(run))
+    stored, limits = scores(RunKey.of(run)), balanced(run)
     views = (
         mode_view(stored, mode, limits.get(mode.value))
         for mode in (Mode.HEURISTIC, Mode.ML, Mode.HYBRID)

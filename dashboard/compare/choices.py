@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.compare.tables import Option, mode_options, policy_options, run_options
+from dashboard.options import Option, mode_options, policy_options, run_options
 from dashboard.state import RunKey, balanced, common_rows, resources
 from dashboard.text import plain
 from dashboard.theme import Look, looks
@@ -101,7 +101,7 @@ def _all_options(run: RunInfo, runs: Sequence[RunInfo]) -> tuple[list[Option], l
 
 
 def _thresholds_of(run: RunInfo) -> Mapping[str, float]:
-    return dict(balanced(run))
+    return balanced(run)
 
 
 def _choose_rows(keys: tuple[RunKey, ...]) -> bool | None:

@@ -5,33 +5,27 @@ Pure: stored runs, policies and comparisons in, options and frames out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboard.text import MODE_TITLES, milliseconds, visible
-from shield_engine.decide.candidates import Candidate, of_policy
+from dashboard.text import milliseconds, visible
 from shield_engine.decide.compare import Comparison, Pair, Standing
-from shield_engine.decide.figures import ModeView, available_modes
+from shield_engine.decide.figures import ModeView
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, LatticeLine, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
-from shield_engine.errors import ConfigError
 from shield_engine.metrics.curves import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent
-from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
 from shield_engine.statistics.tests import PairTest
-from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 
 __all__ = [
     "SCOPE_TITLES",
-    "Option",
     "change_frame",
     "delta_frame",
     "evidence_frame",
@@ -43,10 +37,7 @@ __all__ = [
     "lattice_members",
     "load_frame",
     "matrix_of",
-    "mode_options",
-    "policy_options",
     "ratio_text",
-    "run_options",
     "slice_frame",
     "slice_note",
     "standing_frame",
@@ -57,88 +48,6 @@ SCOPE_TITLES: Mapping[str, str] = {
     "risky": "risky rows (misses)",
     "harmless": "harmless rows (false alarms)",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One candidate to choose.
-
-    Attributes:
-        key: What widgets and links carry: `mode:hybrid`, `policy:strict:2`, `run:1a2b:ml`.
-        label: What the list of choices shows.
-        candidate: What is compared, with its short title.
-    """
-
-    key: str
-    label: str
-    candidate: Candidate
-
-
-# --- what can be compared -------------------------------------------------------------------
-
-
-def mode_options(run: RunInfo, thresholds: Mapping[str, float]) -> list[Option]:
-    """Return the modes of a run, each at its balanced threshold."""
-    return [
-        Option(
-            f"mode:{mode.value}",
-            MODE_TITLES[mode],
-            Candidate(run.run_id, mode, thresholds.get(mode.value), title=MODE_TITLES[mode]),
-        )
-        for mode in available_modes(run)
-    ]
-
-
-def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Option], list[str]]:
-    """Return the policies that a run's scores can judge, and why the task's others cannot be."""
-    options, reasons = [], []
-    for policy in policies:
-        if policy.task is not run.task:
-            continue
-        try:
-            fitted = of_policy(policy, run)
-        except ConfigError as error:
-            reasons.append(str(error))
-            continue
-        title = f"Policy {visible(policy.title)}"
-        candidate = Candidate(run.run_id, fitted.mode, fitted.threshold, fitted.bands, title)
-        label = f"{title} ({MODE_TITLES[policy.mode]}, {_threshold_text(policy.threshold)})"
-        options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate))
-    return options, reasons
-
-
-def run_options(
-    run: RunInfo,
-    others: Iterable[RunInfo],
-    datasets: Mapping[str, str],
-    thresholds_of: Callable[[RunInfo], Mapping[str, float]],
-) -> list[Option]:
-    """Return the modes of other runs of the same task, those over the same dataset first."""
-    fitting = [
-        other
-        for other in others
-        if other.task is run.task and other.run_id != run.run_id and other.rows_done
-    ]
-    fitting.sort(key=lambda other: other.dataset_id != run.dataset_id)
-    options = []
-    for other in fitting:
-        thresholds = thresholds_of(other)
-        model = f"{other.model_id} {other.variant}, " if other.model_id else ""
-        dataset = visible(datasets.get(other.dataset_id, other.dataset_id))
-        for mode in available_modes(other):
-            title = f"{MODE_TITLES[mode]} of run {other.run_id[:6]}"
-            options.append(
-                Option(
-                    f"run:{other.run_id}:{mode.value}",
-                    f"{title} ({visible(model)}{dataset})",
-                    Candidate(other.run_id, mode, thresholds.get(mode.value), title=title),
-                )
-            )
-    return options
-
-
-def _threshold_text(threshold: float | None) -> str:
-    return "most probable label" if threshold is None else f"threshold {threshold:g}"
 
 
 # --- what is said ---------------------------------------------------------------------------

@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from shield_engine.datasets import Sniffed
 from shield_engine.errors import ConfigError
 
 __all__ = [
     "allowed_file",
-    "holds_messages",
     "unmapped",
 ]
-
-_MESSAGE_COLUMNS = frozenset({"messages", "message", "conversation", "conversations", "chat"})
-
-
-def holds_messages(sniffed: Sniffed, column: str) -> bool:
-    """Return whether a column holds chat messages, so that roles can be chosen."""
-    values = [row.get(column) for row in sniffed.preview]
-    is_named_so = column.strip().casefold() in _MESSAGE_COLUMNS
-    return any(
-        isinstance(value, list)
-        or (is_named_so and isinstance(value, str) and value.lstrip().startswith("["))
-        for value in values
-    )
 
 
 def unmapped(values: Iterable[str], chosen: Mapping[str, int | None]) -> list[str]:

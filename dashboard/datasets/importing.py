@@ -7,18 +7,18 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.datasets.files import allowed_file, holds_messages, unmapped
+from dashboard.datasets.files import allowed_file, unmapped
 from dashboard.datasets.tables import preview_frame, sniffed_facts
-from dashboard.state import label_counts, resources, samples, sniffed, upload_path
+from dashboard.state import label_counts, resources, samples, source_file, upload_path
 from dashboard.text import TASK_TITLES, plain, visible
 from dashboard.widgets import errors_shown
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
     Sniffed,
+    SourceFile,
     dataset_name,
     default_label_map,
-    import_rows,
 )
 from shield_engine.datasets.labels import class_of
 from shield_engine.evaluate import store_rows
@@ -48,7 +48,8 @@ def show_import() -> str | None:
             return None
         path, sample_task = picked
         stat = path.stat()
-        file = sniffed(path, stat.st_size, stat.st_mtime_ns)
+        source = source_file(path, stat.st_size, stat.st_mtime_ns)
+        file = source.sniffed
         _show_sniffed(file)
         task = st.segmented_control(
             "Task",
@@ -66,7 +67,7 @@ def show_import() -> str | None:
             is_ready = is_ready and label_map is not None
         name = _ask_name(path, is_ready=is_ready)
         if name is not None:
-            return _import(file, name, task, mapping, label_map)
+            return _import(source, name, task, mapping, label_map)
     return None
 
 
@@ -141,7 +142,7 @@ def _choose_columns(file: Sniffed) -> ColumnMapping:
             help="Columns by which results can be broken down, such as category or language.",
         )
         roles: tuple[str, ...] = hint.roles
-        if text and holds_messages(file, text):
+        if text and file.holds_messages(text):
             roles = tuple(
                 st.pills(
                     "Scan messages of",
@@ -214,7 +215,7 @@ def _ask_name(path: Path, *, is_ready: bool) -> str | None:
 
 
 def _import(
-    file: Sniffed,
+    source: SourceFile,
     name: str,
     task: Task,
     mapping: ColumnMapping,
@@ -227,7 +228,7 @@ def _import(
         def note(rows: int, share: float | None) -> None:
             bar.progress(share or 0.0, text=f"{rows:,} rows read")
 
-        imported = import_rows(file.path, task, mapping, label_map, progress=note)
+        imported = source.read(task, mapping, label_map, progress=note)
         bar.progress(1.0, text="Storing")
-        return store_rows(resources().store, name, task, file.path, imported).dataset_id
+        return store_rows(resources().store, name, task, source.sniffed.path, imported).dataset_id
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.errors import queries
-from dashboard.errors.tables import KIND_TITLES, judge_options, kinds_of
+from dashboard.errors.tables import KIND_TITLES, kinds_of
+from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
@@ -71,21 +73,21 @@ class Subject:
 
 def choose_subject(run: RunInfo) -> Subject:
     """Let the user choose mode or policy, threshold, and whether corrected labels count."""
-    store, limits = resources().store, dict(balanced(run))
+    store, limits = resources().store, balanced(run)
     info = store.datasets.find(run.dataset_id)
     options = judge_options(run, limits, policies(store))
     left, middle, right = st.columns([5, 3, 4], vertical_alignment="bottom")
     with left:
         key = pick(
             "Judge by",
-            {name: option.title for name, option in options.items()},
+            {name: option.label for name, option in options.items()},
             key="errors_judge",
             default=Mode.HYBRID.value if Mode.HYBRID.value in options else None,
             in_url="mode",
             help="A mode at the threshold the registry calls balanced, or a policy saved in the "
             "Threshold lab.",
         )
-    chosen = options[key]
+    option, candidate = options[key], options[key].candidate
     notes = annotation_count(store, info.dataset_id)
     is_corrected = right.toggle(
         "Count corrected labels",
@@ -95,7 +97,11 @@ def choose_subject(run: RunInfo) -> Subject:
         "until you make a corrected version of the dataset.",
     )
     judgement = RowJudge(
-        run.run_id, chosen.mode, chosen.threshold, chosen.bands, bool(is_corrected and notes)
+        run.run_id,
+        candidate.mode,
+        option.threshold,
+        candidate.bands,
+        bool(is_corrected and notes),
     )
     classes = queries.classes_of(judgement, RunKey.of(run), notes)
     if classes.is_binary:
@@ -103,7 +109,7 @@ def choose_subject(run: RunInfo) -> Subject:
             "Threshold",
             0.0,
             1.0,
-            chosen.threshold,
+            option.threshold,
             0.01,
             format="%.3f",
             key=f"errors_threshold:{run.run_id}:{key}",
@@ -122,108 +128,106 @@ def open_row(run_id: str, row_index: int) -> None:
 # --- filters --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Where filters go, from left to right and then from the top; `key` tells subjects apart."""
+
+    key: str
+    places: Iterator[DeltaGenerator]
+
+    @classmethod
+    def of(cls, subject: Subject) -> _Grid:
+        """Return an empty grid, whose lines are made as they are needed."""
+        lines = (st.columns(_COLUMNS) for _ in itertools.count())
+        key = f"{subject.run.run_id}:{subject.judgement.mode.value}"
+        return cls(key, itertools.chain.from_iterable(lines))
+
+    def one_of(
+        self,
+        title: str,
+        options: Mapping[T, str],
+        name: str,
+        *,
+        nothing: str | None = _ANY,
+        scope: str | None = None,
+        **more: Any,
+    ) -> T | None:
+        """Let the user choose an option by its title, or `nothing`, which returns `None`."""
+        chosen: Any = next(self.places).selectbox(
+            title,
+            [nothing, *options],
+            format_func=lambda option: _ANY if option == nothing else options[option],
+            key=f"errors_{name}:{scope or self.key}",
+            **more,
+        )
+        return None if chosen == nothing else chosen
+
+
 def choose_rows(subject: Subject) -> RowFilter:
     """Let the user narrow the rows; conditions combine."""
     choices = queries.choices(subject.key)
-    key = f"{subject.run.run_id}:{subject.judgement.mode.value}"
     with st.expander("Filters", icon=":material/filter_alt:"):
-        places = _grid()
-        rows = _filter_of_texts(subject, choices.has_long, places, key)
-        rule = _one_of(
-            "Matched rule",
-            {name: f"{visible(name)} ({count:,} rows)" for name, count in choices.rules.items()},
-            next(places),
-            key=f"errors_rule:{key}",
+        grid = _Grid.of(subject)
+        search = next(grid.places).text_input(
+            "Text contains",
+            key=f"errors_search:{grid.key}",
+            icon=":material/search:",
+            disabled=subject.info.purged,
+            help="Letter by letter, without regard to case.",
         )
-        category = _one_of(
-            "Rule category",
-            {name: visible(name) for name in sorted(set(choices.categories.values()))},
-            next(places),
-            key=f"errors_category:{key}",
-        )
-        rows = replace(rows, rule=rule, category=category)
-        rows = _filter_of_review(subject, places, rows, key)
+        label = grid.one_of("Label", dict(enumerate(subject.classes.names)), "label")
+        bands = LENGTH_BANDS if choices.has_long else LENGTH_BANDS[:-1]
+        band = grid.one_of("Length", {name: name for name in bands}, "band")
+        rule = grid.one_of("Matched rule", _counted(choices.rules), "rule")
+        categories = {name: visible(name) for name in sorted(set(choices.categories.values()))}
+        category = grid.one_of("Rule category", categories, "category")
+        rows = _review_filter(subject, grid)
         slices = [
             (name, value)
-            for name, values in choices.slices.items()
-            if (value := _slice_value(name, values, next(places), key)) is not None
+            for name, counts in choices.slices.items()
+            for value in [
+                grid.one_of(plain(name[:60]), _counted(counts), f"slice:{name}", nothing=None)
+            ]
+            if value is not None
         ]
-    return replace(rows, slices=tuple(slices))
-
-
-def _grid() -> Iterator[DeltaGenerator]:
-    """Yield places from left to right, then from the top."""
-    while True:
-        yield from st.columns(_COLUMNS)
-
-
-def _one_of(
-    title: str,
-    options: Mapping[T, str],
-    place: DeltaGenerator,
-    *,
-    key: str,
-    help: str | None = None,  # noqa: A002 - Streamlit's own word for hover text
-    disabled: bool = False,
-    nothing: str | None = _ANY,
-) -> T | None:
-    """Let the user choose an option by its title, or `nothing`, for which `None` is returned."""
-    chosen: Any = place.selectbox(
-        title,
-        [nothing, *options],
-        format_func=lambda option: options.get(option, _ANY),
-        key=key,
-        help=help,
-        disabled=disabled,
+    rows = replace(
+        rows,
+        search=search or "",
+        label=label,
+        rule=rule,
+        category=category,
+        slices=tuple(slices),
     )
-    return None if chosen == nothing else chosen
-
-
-def _filter_of_texts(
-    subject: Subject, has_long: bool, places: Iterator[DeltaGenerator], key: str
-) -> RowFilter:
-    search = next(places).text_input(
-        "Text contains",
-        key=f"errors_search:{key}",
-        icon=":material/search:",
-        disabled=subject.info.purged,
-        help="Letter by letter, without regard to case.",
-    )
-    label = _one_of(
-        "Label",
-        dict(enumerate(subject.classes.names)),
-        next(places),
-        key=f"errors_label:{key}",
-    )
-    bands = LENGTH_BANDS if has_long else LENGTH_BANDS[:-1]
-    band = _one_of("Length", {name: name for name in bands}, next(places), key=f"errors_band:{key}")
-    rows = RowFilter(search=search or "", label=label)
     return rows if band is None else in_length_band(rows, band)
 
 
-def _filter_of_review(
-    subject: Subject, places: Iterator[DeltaGenerator], rows: RowFilter, key: str
-) -> RowFilter:
-    is_binary = subject.classes.is_binary
-    disagreement = _one_of(
+def _counted(counts: Mapping[str, int]) -> dict[str, str]:
+    return {
+        name: f"{visible(name) or '(empty)'} ({count:,} rows)" for name, count in counts.items()
+    }
+
+
+def _review_filter(subject: Subject, grid: _Grid) -> RowFilter:
+    """Let the user choose rows by how the parts differ, what was noted, and what is near."""
+    ways = list(_DISAGREEMENTS) if subject.classes.is_binary else [Disagreement.ANY]
+    disagreement = grid.one_of(
         "Rules and model",
-        _DISAGREEMENTS if is_binary else {Disagreement.ANY: _DISAGREEMENTS[Disagreement.ANY]},
-        next(places),
-        key=f"errors_disagreement:{key}",
-        help="Each part at its own balanced threshold.",
-        disabled=len(subject.run.parts) < 2,
+        {way: _DISAGREEMENTS[way] for way in ways},
+        "disagreement",
         nothing=None,
+        disabled=len(subject.run.parts) < 2,
+        help="Each part at its own balanced threshold.",
     )
-    tags = tag_counts(resources().store, subject.info.dataset_id)
     states: dict[bool | str, str] = {False: "not reviewed", True: "reviewed"}
-    status = _one_of(
+    tags = tag_counts(resources().store, subject.info.dataset_id)
+    status = grid.one_of(
         "Review",
         states | {tag: f"tag: {visible(tag)}" for tag in tags},
-        next(places),
-        key=f"errors_status:{subject.info.dataset_id}",
+        "status",
+        scope=subject.info.dataset_id,
         help="Reviewed rows have a note, a corrected label or a tag.",
     )
-    near = next(places).number_input(
+    near = next(grid.places).number_input(
         "Near means within",
         0.0,
         1.0,
@@ -233,28 +237,12 @@ def _filter_of_review(
         help="Distance of the score to the threshold. With three classes: of the most probable "
         "label to the runner-up.",
     )
-    return replace(
-        rows,
+    return RowFilter(
         near=float(near),
         disagreement=disagreement,
         part_thresholds=(subject.limits.get("heuristic", 0.5), subject.limits.get("ml", 0.5)),
         tag=status if isinstance(status, str) else None,
         is_annotated=status if isinstance(status, bool) else None,
-    )
-
-
-def _slice_value(
-    name: str, values: Mapping[str, int], place: DeltaGenerator, key: str
-) -> str | None:
-    return _one_of(
-        plain(name[:60]),
-        {
-            value: f"{visible(value) or '(empty)'} ({count:,} rows)"
-            for value, count in values.items()
-        },
-        place,
-        key=f"errors_slice:{key}:{name}",
-        nothing=None,
     )
 
 

@@ -1,6 +1,6 @@
 """What the Errors page reads, cached: counts, pages, suspects, wording, neighbours.
 
-Cached functions take values. Counts that annotations can change take their number as `said`.
+Cached functions take values. Counts that annotations can change take their number as `notes`.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def verdicts(judgement: RowJudge, key: RunKey) -> Verdicts:
 
 
 @st.cache_data(max_entries=32, show_spinner="Counting rows")
-def counts(judgement: RowJudge, rows: RowFilter, key: RunKey, said: int) -> ErrorCounts:
+def counts(judgement: RowJudge, rows: RowFilter, key: RunKey, notes: int) -> ErrorCounts:
     """Return how many rows of each kind pass a filter."""
     return count_rows(resources().store, verdicts(judgement, key), rows)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
 def page_of(
-    judgement: RowJudge, rows: RowFilter, offset: int, limit: int, key: RunKey, said: int
+    judgement: RowJudge, rows: RowFilter, offset: int, limit: int, key: RunKey, notes: int
 ) -> list[JudgedRow]:
     """Return one page of judged rows."""
     store = resources().store
@@ -67,7 +67,7 @@ def page_of(
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def classes_of(judgement: RowJudge, key: RunKey, said: int) -> Classes:
+def classes_of(judgement: RowJudge, key: RunKey, notes: int) -> Classes:
     """Return the classes that a judgement tells apart."""
     return verdicts(judgement, key).classes
 
@@ -95,23 +95,23 @@ def suspects(key: RunKey, is_purged: bool) -> list[Suspect]:
     """Return a run's suspected label errors, ranked with their neighbours where texts are there."""
     store = resources().store
     run = store.runs.find(key.run_id)
-    found = label_suspects(scores(key))
-    index = index_of(run.dataset_id, is_purged) if found else None
+    doubted = label_suspects(scores(key))
+    index = index_of(run.dataset_id, is_purged) if doubted else None
     if index is None:
-        return found
-    rows = stored_rows(store, run.dataset_id, [suspect.row_index for suspect in found])
-    return with_neighbours(found, index, {row.row_index: row.text or "" for row in rows})
+        return doubted
+    rows = stored_rows(store, run.dataset_id, [suspect.row_index for suspect in doubted])
+    return with_neighbours(doubted, index, {row.row_index: row.text or "" for row in rows})
 
 
 @st.cache_data(max_entries=16, show_spinner="Comparing the words of errors and other rows")
 def contrasts(
-    judgement: RowJudge, label: int, rows: RowFilter, key: RunKey, said: int
+    judgement: RowJudge, label: int, rows: RowFilter, key: RunKey, notes: int
 ) -> Contrasts:
     """Return what the errors of one class have in common."""
     return error_contrasts(resources().store, verdicts(judgement, key), label, rows=rows)
 
 
 @st.cache_data(max_entries=2, show_spinner="Collecting hard cases")
-def hard_cases_of(judgement: RowJudge, near: float, key: RunKey, said: int) -> HardCases:
+def hard_cases_of(judgement: RowJudge, near: float, key: RunKey, notes: int) -> HardCases:
     """Return errors and near-threshold rows with their corrected labels."""
     return hard_cases(resources().store, judgement, near, scores(key))

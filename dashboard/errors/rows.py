@@ -202,7 +202,7 @@ def _show_text(run: RunInfo, row: StoredRow) -> None:
     if text is None:
         st.caption("This dataset's texts were purged.")
         return
-    spans = [(span["start"], span["end"]) for span in row.matches]
+    spans = [(hit.start, hit.end) for hit in row.hits]
     is_marked = spans and st.toggle(
         f"Mark what rules matched {MARKS[0]}so{MARKS[1]}", value=True, key="errors_marked"
     )

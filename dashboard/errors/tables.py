@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from dashboard.text import MODE_TITLES, clock, milliseconds, shortened, visible
 from dashboard.widgets import column
-from shield_engine.config import DEFAULT_THRESHOLD, Bands
-from shield_engine.decide.candidates import of_policy
-from shield_engine.decide.figures import available_modes
-from shield_engine.errors import ConfigError
 from shield_engine.ml import WindowScore
-from shield_engine.policy import Policy
 from shield_engine.review.contrasts import Contrast
 from shield_engine.review.corrections import Suspect
 from shield_engine.review.neighbours import Neighbour
-from shield_engine.store import DatasetInfo, RunInfo, StoredRow
+from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import LABELS, Mode, Task
@@ -26,10 +20,8 @@ from shield_engine.types import LABELS, Mode, Task
 __all__ = [
     "KIND_TITLES",
     "PROBABILITY",
-    "JudgeOption",
     "contrast_frame",
     "history_frame",
-    "judge_options",
     "judged_frame",
     "kinds_of",
     "lineage_frame",
@@ -67,56 +59,6 @@ PROBABILITY = column(number="%.3f")
 """How tables show a probability."""
 
 _SHOWN_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeOption:
-    """One way of judging to choose.
-
-    Attributes:
-        key: What widgets and links carry: `hybrid`, `policy:strict:2`.
-        title: What the list of choices shows.
-        mode: Which parts decide.
-        threshold: Where a row is flagged, before the user moves it.
-        bands: Hybrid bands.
-    """
-
-    key: str
-    title: str
-    mode: Mode
-    threshold: float
-    bands: Bands
-
-
-def judge_options(
-    run: RunInfo, thresholds: Mapping[str, float], policies: Iterable[Policy]
-) -> dict[str, JudgeOption]:
-    """Return the modes of a run at their balanced thresholds, then the policies that fit it."""
-    found = [
-        JudgeOption(
-            mode.value,
-            f"{MODE_TITLES[mode]}, balanced",
-            mode,
-            thresholds.get(mode.value, DEFAULT_THRESHOLD),
-            Bands(),
-        )
-        for mode in available_modes(run)
-    ]
-    for policy in policies:
-        try:
-            candidate = of_policy(policy, run)
-        except ConfigError:
-            continue  # made for another task, part or model; it cannot judge these scores
-        found.append(
-            JudgeOption(
-                f"policy:{policy.name}:{policy.version}",
-                f"Policy {visible(policy.title)} ({MODE_TITLES[policy.mode].lower()})",
-                candidate.mode,
-                DEFAULT_THRESHOLD if candidate.threshold is None else candidate.threshold,
-                candidate.bands,
-            )
-        )
-    return {option.key: option for option in found}
 
 
 def kinds_of(classes: Classes, *, is_labelled: bool) -> tuple[RowKind, ...]:

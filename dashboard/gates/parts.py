@@ -98,7 +98,7 @@ class Judged:
 
 
 def _thresholds_of(run: RunInfo) -> dict[str, float]:
-    return dict(balanced(run))
+    return balanced(run)
 
 
 def _ways(run: RunInfo) -> dict[str, Mode | Policy]:

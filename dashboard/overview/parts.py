@@ -107,7 +107,7 @@ def _key_figure(run: RunInfo) -> tuple[str, str]:
 
     Bootstrapped figures stay on Compare: over 100,000 rows they take seconds, these milliseconds.
     """
-    stored, thresholds = scores(RunKey.of(run)), dict(balanced(run))
+    stored, thresholds = scores(RunKey.of(run)), balanced(run)
     views = {
         mode: mode_view(stored, mode, thresholds.get(mode.value)) for mode in available_modes(run)
     }

@@ -120,7 +120,7 @@ def _use(key: str, threshold: float, how: str = "by hand", rule: Rule | None = N
 def choose(run: RunInfo, mode: Mode, lab: Lab) -> Decision:
     """Show the ways to choose with their result, and return what is in force."""
     key = f"lab_threshold_{run.run_id}_{mode.value}"
-    st.session_state.setdefault(key, _Chosen(dict(balanced(run)).get(mode.value, 0.5)))
+    st.session_state.setdefault(key, _Chosen(balanced(run).get(mode.value, 0.5)))
     ways = [_CONSTRAINT, _COST, _METRIC, _HAND]
     way = pick("How to choose", ways, key="lab_way", segmented=True) if lab.has_both else _HAND
     left, right = st.columns([2, 3], gap="large")

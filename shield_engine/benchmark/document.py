@@ -16,7 +16,7 @@ from shield_engine.statistics import Figure
 
 __all__ = [
     "TARGETS",
-    "Measurement",
+    "Measure",
     "Ratio",
     "Target",
     "as_markdown",
@@ -88,7 +88,7 @@ They were never measured by the reference: bands to draw beside a figure, no bas
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measure:
     """One measured number.
 
     Attributes:

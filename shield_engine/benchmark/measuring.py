@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from shield_engine.benchmark.document import TARGETS, Measurement, Ratio
+from shield_engine.benchmark.document import TARGETS, Measure, Ratio
 from shield_engine.benchmark.subject import Tally
 from shield_engine.benchmark.timing import (
     Round,
@@ -37,7 +37,7 @@ __all__ = [
     "side_by_side",
 ]
 
-MeasuredRows = Iterator[Measurement | Ratio]
+MeasuredRows = Iterator[Measure | Ratio]
 Calls = dict[str, Callable[[Any], Any]]
 _Item = TypeVar("_Item")
 
@@ -78,16 +78,14 @@ def side_by_side(
 
 def percentiles(
     name: str, timed: Timed[Any], group: str, detail: Mapping[str, Any], target: str | None = None
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     """Yield p50, p95 and p99 in milliseconds; the first carries the whole distribution to draw."""
     steps = np.quantile(timed.wall_s, np.linspace(0, 1, _STEPS)) * 1_000
     extra: dict[str, Any] = {"quantiles": steps.tolist()}
     for label, share in _PERCENTILES:
         estimate = percentile_estimate(timed.wall_s, share).scaled(1_000)
         row_detail = {**detail, **extra}
-        yield Measurement(
-            f"{name}.{label}", estimate, "ms", group, target=target, detail=row_detail
-        )
+        yield Measure(f"{name}.{label}", estimate, "ms", group, target=target, detail=row_detail)
         extra = {}
 
 
@@ -107,7 +105,7 @@ def proved_round(scanner: PartsScanner, texts: Sequence[str], threads: int) -> R
 
 def rate(
     name: str, rounds: Sequence[Round], detail: Mapping[str, Any], target: str | None = None
-) -> Measurement:
+) -> Measure:
     """Return texts per second over rounds, with the CPU time behind them."""
     scanned = sum(done.n for done in rounds)
     cpu_s, wall_s = sum(done.cpu_s for done in rounds), sum(done.wall_s for done in rounds)
@@ -119,7 +117,7 @@ def rate(
         "cpus_busy": cpu_s / wall_s,
     }
     estimate = mean_estimate([done.per_second for done in rounds])
-    return Measurement(name, estimate, "texts/s", "throughput", "higher", target, detail)
+    return Measure(name, estimate, "texts/s", "throughput", "higher", target, detail)
 
 
 def paired(above: Floats, below: Floats) -> Figure:

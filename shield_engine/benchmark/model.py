@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Measurement, Ratio
+from shield_engine.benchmark.document import Measure, Ratio
 from shield_engine.benchmark.measuring import (
     Calls,
     MeasuredRows,
@@ -53,7 +53,7 @@ def loading(subject: Subject) -> MeasuredRows:
         "and the files are in the page cache"
     }
     for entry, milliseconds in zip(entries, loads, strict=True):
-        yield Measurement(
+        yield Measure(
             f"load_cold.{entry.id}.{entry.variant.value}",
             mean_estimate(milliseconds, "loads"),
             "ms",
@@ -76,7 +76,7 @@ def tokenizing(subject: Subject) -> MeasuredRows:
         rates.append(counted / (time.perf_counter() - started))
     detail = {**describe(texts), "tokens_a_round": tokens, "threads": 1}
     name = "tokenization"
-    yield Measurement(name, mean_estimate(rates), "tokens/s", name, "higher", name, detail)
+    yield Measure(name, mean_estimate(rates), "tokens/s", name, "higher", name, detail)
 
 
 def inference(subject: Subject) -> MeasuredRows:
@@ -105,7 +105,7 @@ def inference(subject: Subject) -> MeasuredRows:
     detail = {"texts_a_call": 16, "tokens_a_text": 64, "threads": threads, **model}
     yield from percentiles("inference.16_texts", timed, "inference", detail, "inference_batch_16")
     scored = np.asarray([len(scores) for scores in timed.results])
-    yield Measurement(
+    yield Measure(
         "throughput.16_texts",
         mean_estimate(scored / timed.wall_s, "calls"),
         "texts/s",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shield_engine.benchmark.document import Measurement
+from shield_engine.benchmark.document import Measure
 from shield_engine.benchmark.measuring import MeasuredRows, band
 from shield_engine.benchmark.subject import Subject
 from shield_engine.benchmark.timing import mean_estimate
@@ -23,12 +23,12 @@ def fresh_processes(subject: Subject) -> MeasuredRows:
     """Start Python anew, load every model and ask what each added."""
     answers = [_probe(subject) for _ in range(subject.effort.processes)]
 
-    def memory(name: str, megabytes: Sequence[float], what: str, target: str | None) -> Measurement:
+    def memory(name: str, megabytes: Sequence[float], what: str, target: str | None) -> Measure:
         estimate = mean_estimate(megabytes, "fresh processes")
         detail = {"what": what}
-        return Measurement(f"memory.{name}", estimate, "MB", "memory", target=target, detail=detail)
+        return Measure(f"memory.{name}", estimate, "MB", "memory", target=target, detail=detail)
 
-    yield Measurement(
+    yield Measure(
         "start_to_first_verdict",
         mean_estimate([answer["first_verdict_ms"] for answer in answers], "fresh processes"),
         "ms",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shield_engine.benchmark import model, scan
-from shield_engine.benchmark.document import TARGETS, Measurement, Target
+from shield_engine.benchmark.document import TARGETS, Measure, Target
 from shield_engine.benchmark.measuring import MeasuredRows
 from shield_engine.benchmark.process import fresh_processes
 from shield_engine.benchmark.subject import Effort, Subject
@@ -103,7 +103,7 @@ def collected(
         "targets": [target.as_dict() for target in targets],
     }
     for row in measured:
-        document["figures" if isinstance(row, Measurement) else "ratios"].append(row.as_dict())
+        document["figures" if isinstance(row, Measure) else "ratios"].append(row.as_dict())
     return {**document, "seconds": time.perf_counter() - started}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Measurement, Ratio
+from shield_engine.benchmark.document import Measure, Ratio
 from shield_engine.benchmark.measuring import (
     Calls,
     MeasuredRows,
@@ -38,8 +38,8 @@ from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig
 from shield_engine.heuristics import Normalizer, load_rules
 from shield_engine.heuristics.ruleset import RuleMatcher
+from shield_engine.parts import RawScores
 from shield_engine.pipeline import ScannerPipeline
-from shield_engine.scanners import RawScores
 from shield_engine.settings import usable_cpus
 from shield_engine.types import Mode, ScanResult, Task
 
@@ -113,7 +113,7 @@ def hit_rates(subject: Subject) -> MeasuredRows:
             share = counted_share(hits, n, "Wilson").scaled(100)
             name = f"hit_rate.repeats_{repeats}.size_{size}"
             detail = {"requests": n, "distinct_texts": _DISTINCT, "zipf_exponent": exponent}
-            yield Measurement(name, share, "%", "hit_rate", "higher", detail=detail)
+            yield Measure(name, share, "%", "hit_rate", "higher", detail=detail)
 
 
 def heuristics(subject: Subject) -> MeasuredRows:
@@ -261,7 +261,7 @@ def _parts(mode: Mode, results: Sequence[ScanResult]) -> MeasuredRows:
                 "share": float(ms.sum() / whole),
             }
             name = f"parts.{mode.value}.{part}"
-            yield Measurement(name, mean_estimate(ms), "ms", "parts", detail=detail)
+            yield Measure(name, mean_estimate(ms), "ms", "parts", detail=detail)
 
 
 def three_scanners(subject: Subject) -> MeasuredRows:
@@ -362,7 +362,7 @@ def replay(subject: Subject) -> MeasuredRows:
     )
     detail = {**drawn, **served}
     share = counted_share(_hits(timed), timed.n, "Wilson, as if requests were drawn")
-    yield Measurement("replay.zipf.hit_rate", share, "share", "replay", "higher", detail=detail)
+    yield Measure("replay.zipf.hit_rate", share, "share", "replay", "higher", detail=detail)
     yield from percentiles("replay.zipf.hybrid", timed, "replay", detail)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.benchmark.document import Measurement
+from shield_engine.benchmark.document import Measure
 from shield_engine.benchmark.run import collected
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
@@ -71,7 +71,7 @@ def run_workbench(
 
 def _sessions(
     rows: int, calls: int, on_progress: Callable[[str, float], None] | None
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     """Make the run in one session of a store, and measure in the next."""
     with tempfile.TemporaryDirectory(prefix="shield-workbench-") as folder:
         path = Path(folder) / "shield.duckdb"
@@ -189,7 +189,7 @@ class _Operation:
     is_slow: bool = False
 
 
-def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measurement]:
+def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measure]:
     """Time each operation, checking its answer."""
     scores = store.runs.scores(run.run_id)
     view = mode_view(scores, Mode.ML, 0.5)
@@ -272,7 +272,7 @@ def _threshold_questions(column: ScoreColumn, alarms: int) -> Iterator[_Operatio
     yield _Operation("threshold.optimism", resamples, 200, 1_000, is_slow=True)
 
 
-def _timed(operation: _Operation, times: int, rows: int) -> Iterator[Measurement]:
+def _timed(operation: _Operation, times: int, rows: int) -> Iterator[Measure]:
     """Ask once and then `times` more; every answer must be right."""
     seconds = []
     for _ in range(times + 1):
@@ -290,21 +290,21 @@ def _timed(operation: _Operation, times: int, rows: int) -> Iterator[Measurement
 
 def _percentiles(
     name: str, seconds: Sequence[float], detail: Mapping[str, Any]
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     yield _percentile(f"{name}.p50", seconds, 0.5, detail)
     yield _percentile(f"{name}.p95", seconds, 0.95, detail)
 
 
 def _percentile(
     name: str, seconds: Sequence[float], share: float, detail: Mapping[str, Any]
-) -> Measurement:
+) -> Measure:
     estimate = percentile_estimate(seconds, share).scaled(1_000)
-    return Measurement(f"workbench.{name}", estimate, "ms", "workbench", detail=detail)
+    return Measure(f"workbench.{name}", estimate, "ms", "workbench", detail=detail)
 
 
 def _four_users(
     store: Store, run: RunInfo, scores: Scores, column: ScoreColumn, calls: int
-) -> Iterator[Measurement]:
+) -> Iterator[Measure]:
     """Have several users ask at once, each for other rows and thresholds; check every answer."""
     seconds: list[list[float]] = [[] for _ in range(_USERS)]
     wrong: list[str] = []

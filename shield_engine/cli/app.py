@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata, util
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,17 +31,6 @@ app = typer.Typer(
     help="Evaluate, tune and watch the scanners that guard language models.",
 )
 
-_STREAMLIT_OPTIONS = {
-    "server.address": "127.0.0.1",
-    "browser.gatherUsageStats": "false",
-    "server.enableXsrfProtection": "true",
-    "server.maxUploadSize": "200",
-    "server.fileWatcherType": "none",
-    "client.toolbarMode": "minimal",
-    "client.showErrorDetails": "none",
-    "runner.magicEnabled": "false",
-}
-
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -61,23 +49,23 @@ def dashboard(
     open_browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser window.")
     ] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name it may be asked for by, as a tunnel's; repeatable."),
+    ] = None,
 ) -> None:
     """Serve the dashboard on 127.0.0.1."""
     package = util.find_spec("dashboard")
     if package is None or package.origin is None:
         raise ConfigError("the package dashboard is not installed beside shield_engine")
-    script = Path(package.origin).with_name("app.py")
     chosen = port or free_port(8501)
     home = Settings.from_env().home
     note(f"LLM Shield on http://127.0.0.1:{chosen}  (store: {home}; stop with Ctrl+C)")
-    options = _STREAMLIT_OPTIONS | {
-        "server.port": str(chosen),
-        "server.headless": str(not open_browser).lower(),
-    }
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
-    command += [word for name, value in options.items() for word in (f"--{name}", value)]
+    # -P: a file of the current folder must not stand in for a package.
+    command = [sys.executable, "-P", "-m", "dashboard.server", "--port", str(chosen)]
+    command += [word for name in host or () for word in ("--host", name)]
+    command += ["--browser"] if open_browser else []
     # One process, so that whoever stops `shield dashboard` stops the server and frees the store.
-    os.chdir(script.parent)
     os.execv(sys.executable, command)  # noqa: S606 - a fixed argument list, no shell
 
 

@@ -187,7 +187,7 @@ def gate(
         _check_opened(store, run or against.baseline)
         run_id = subject
         if not isinstance(run_id, str):
-            item = _with_slices(run_id, asked)
+            item = replace(run_id, also_slices=tuple(asked.slice_columns))
             run_id = _evaluated(store, shield, item, judged, of_file.spec(seed), asked)
             if of_file.store:
                 leave_bundle(store, shield, run_id)
@@ -317,15 +317,6 @@ def _sides(
         policy = _policy_for(against.baseline_policy, other.task)
         return candidate, candidate_of(other, thresholds_of(other), policy=policy)
     return candidate, baseline_of(candidate, run, other, thresholds_of(other))
-
-
-def _with_slices(item: SuiteItem, asked: Gate) -> SuiteItem:
-    """Return the item with the slice columns a gate needs beside those it would have anyway."""
-    from shield_engine.datasets import sniff
-
-    there = sniff(item.file).suggested.slices
-    missing = [name for name in asked.slice_columns if name not in there]
-    return replace(item, slices=(*there, *missing) if missing else ())
 
 
 def _evaluated(

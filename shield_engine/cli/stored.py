@@ -76,7 +76,7 @@ def runs(
     ] = None,
 ) -> None:
     """List stored runs; resume or delete one."""
-    from shield_engine.runs.execution import resume as resume_run
+    from shield_engine.runs.execution import execute
     from shield_engine.store import Store
 
     settings = Settings.from_env()
@@ -87,7 +87,7 @@ def runs(
         if resume is not None:
             shield = open_shield(settings)
             with rows_bar(f"run {resume}") as advance:
-                resume_run(store, shield, resume, retry_errors=retry_errors, on_progress=advance)
+                execute(store, shield, resume, retry_errors=retry_errors, on_progress=advance)
         names = {info.dataset_id: info.title for info in store.datasets.all()}
         rows = [(run, names.get(run.dataset_id, "")) for run in store.runs.all()]
     print_table(_RUNS, rows, empty="No run is stored yet: shield eval FILE --task ...")

@@ -7,13 +7,13 @@ takes `ImportedDataset.table`.
 from shield_engine.datasets.importing import (
     MAX_LABEL_VALUES,
     ImportedDataset,
+    SourceFile,
     import_rows,
-    label_values,
 )
 from shield_engine.datasets.labels import default_label_map, parse_label_map
 from shield_engine.datasets.profile import DatasetProfile
 from shield_engine.datasets.records import QuarantinedRow
-from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, dataset_name, sniff
+from shield_engine.datasets.sniffing import ColumnMapping, Sniffed, dataset_name
 
 __all__ = [
     "MAX_LABEL_VALUES",
@@ -22,10 +22,9 @@ __all__ = [
     "ImportedDataset",
     "QuarantinedRow",
     "Sniffed",
+    "SourceFile",
     "dataset_name",
     "default_label_map",
     "import_rows",
-    "label_values",
     "parse_label_map",
-    "sniff",
 ]

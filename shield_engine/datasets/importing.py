@@ -26,12 +26,15 @@ from shield_engine.datasets.records import (
     Row,
     is_encodable,
     quarantine,
+    type_name,
 )
 from shield_engine.datasets.sniffing import (
     ColumnMapping,
     Inspected,
     Sniffed,
+    fingerprint,
     inspect_file,
+    is_messages,
     open_records,
 )
 from shield_engine.errors import ConfigError, DatasetError
@@ -44,8 +47,8 @@ __all__ = [
     "MAX_LABEL_VALUES",
     "ImportedDataset",
     "Progress",
+    "SourceFile",
     "import_rows",
-    "label_values",
     "row_code",
 ]
 
@@ -62,7 +65,6 @@ PROGRESS_ROWS = 5_000
 MAX_UNKNOWN_LABELS = 1_000
 SHOWN_LABELS = 10
 
-_MESSAGE_COLUMNS = frozenset({"messages", "message", "conversation", "conversations", "chat"})
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 
 
@@ -107,6 +109,101 @@ class _UnfitError(Exception):
     """A row cannot be imported; the message is the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A user's file that was looked at once; what it is, its labels and its rows follow from that.
+
+    Attributes:
+        inspected: What it is; a JSON document's content lies there, too.
+        fingerprint: What changes when the file does.
+    """
+
+    inspected: Inspected
+    fingerprint: tuple[int, int, int] | None
+
+    @classmethod
+    def open(cls, path: Path) -> SourceFile:
+        """Look at a CSV, TSV, JSON lines, JSON or Parquet file, plain or gzip.
+
+        Raises:
+            DatasetError: The file is missing, not a file, empty, or of no format that can be read.
+        """
+        path = Path(path)
+        before = fingerprint(path)
+        return cls(inspect_file(path), before)
+
+    @property
+    def sniffed(self) -> Sniffed:
+        """What the file was found to be."""
+        return self.inspected.sniffed
+
+    def label_values(self, column: str) -> dict[str, int]:
+        """Return the distinct values of a label column with their rows, commonest first.
+
+        Counting stops after `MAX_LABEL_VALUES` + 1 distinct values: that is no label column. Left
+        out are the rows that an import quarantines for their label.
+
+        Raises:
+            DatasetError: The file cannot be read.
+        """
+        counts: Counter[str] = Counter()
+        with open_records(self.inspected, [column]) as stream:
+            for record in stream.records:
+                if not isinstance(record, Row):
+                    continue
+                with suppress(_UnfitError):
+                    counts[_label(record.values, column)] += 1
+                if len(counts) > MAX_LABEL_VALUES:
+                    break
+        return dict(counts.most_common())
+
+    def read(
+        self,
+        task: Task,
+        mapping: ColumnMapping | None = None,
+        label_map: Mapping[str, int] | None = None,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImportedDataset:
+        """Import the rows; write nothing.
+
+        Args:
+            task: Names the classes that labels become.
+            mapping: Which column plays which part; `None` takes what sniffing suggests.
+            label_map: File value to class index; `None` takes `default_label_map(task)`.
+            limit: Stop after this many imported rows.
+            progress: Called about every 5,000 rows; what it raises stops the import.
+
+        Raises:
+            DatasetError: The file cannot be read, changed since it was looked at, lacks a mapped
+                column, holds no readable row or mostly not UTF-8, or has a label value that is not
+                mapped.
+            ConfigError: `limit` is below 1.
+        """
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit: {limit} rows cannot be imported; give 1 or more, or none.")
+        sniffed = self.sniffed
+        chosen = mapping or _suggested(sniffed)
+        _check_columns(sniffed, chosen)
+        intake = _Intake(sniffed.path, task, chosen, label_map or default_label_map(task))
+        with open_records(self.inspected, _used_columns(chosen)) as stream:
+            for record in stream.records:
+                intake.add(record)
+                if progress and intake.rows_read % PROGRESS_ROWS == 0:
+                    progress(intake.rows_read, stream.share() if stream.share else None)
+                if limit is not None and intake.imported >= limit:
+                    break
+        if progress:
+            progress(intake.rows_read, 1.0)
+        if fingerprint(sniffed.path) != self.fingerprint:
+            raise DatasetError(
+                f"{sniffed.path}: the file changed while it was read. Nothing was imported; wait "
+                "until it is complete and import it again."
+            )
+        return intake.finish(sniffed, mapping is None)
+
+
 def import_rows(
     path: Path,
     task: Task,
@@ -116,58 +213,8 @@ def import_rows(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedDataset:
-    """Import a file; write nothing.
-
-    Args:
-        path: A CSV, TSV, JSON lines, JSON or Parquet file, plain or gzip.
-        task: Names the classes that labels become.
-        mapping: Which column plays which part; `None` takes what sniffing suggests.
-        label_map: File value to class index; `None` takes `default_label_map(task)`.
-        limit: Stop after this many imported rows.
-        progress: Called about every 5,000 rows; what it raises stops the import.
-
-    Raises:
-        DatasetError: The file cannot be read, changed while it was read, lacks a mapped column,
-            holds no readable row or mostly not UTF-8, or has a label value that is not mapped.
-        ConfigError: `limit` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit: {limit} rows cannot be imported; give 1 or more, or none.")
-    path = Path(path)
-    before = _fingerprint(path)
-    inspected = inspect_file(path)
-    sniffed = inspected.sniffed
-    chosen = mapping or _suggested(sniffed)
-    _check_columns(sniffed, chosen)
-    intake = _Intake(path, task, chosen, label_map or default_label_map(task))
-    _read(inspected, intake, limit, progress)
-    if _fingerprint(path) != before:
-        raise DatasetError(
-            f"{path}: the file changed while it was read. Nothing was imported; wait until it is "
-            "complete and import it again."
-        )
-    return intake.finish(sniffed, mapping is None)
-
-
-def label_values(path: Path, column: str) -> dict[str, int]:
-    """Return the distinct values of a label column with their rows, commonest first.
-
-    Counting stops after `MAX_LABEL_VALUES` + 1 distinct values: that is no label column. Left out
-    are the rows that an import quarantines for their label.
-
-    Raises:
-        DatasetError: The file cannot be read.
-    """
-    counts: Counter[str] = Counter()
-    with open_records(inspect_file(path), [column]) as stream:
-        for record in stream.records:
-            if not isinstance(record, Row):
-                continue
-            with suppress(_UnfitError):
-                counts[_label(record.values, column)] += 1
-            if len(counts) > MAX_LABEL_VALUES:
-                break
-    return dict(counts.most_common())
+    """Open a file and read it in one call; see `SourceFile`."""
+    return SourceFile.open(path).read(task, mapping, label_map, limit=limit, progress=progress)
 
 
 def row_code(
@@ -191,21 +238,6 @@ def row_code(
         extra = json.dumps([group, slices]).encode()
         content += b"+%d:%b" % (len(extra), extra)
     return content
-
-
-def _read(
-    inspected: Inspected, intake: _Intake, limit: int | None, progress: Progress | None
-) -> None:
-    columns = _used_columns(intake.mapping)
-    with open_records(inspected, columns) as stream:
-        for record in stream.records:
-            intake.add(record)
-            if progress and intake.rows_read % PROGRESS_ROWS == 0:
-                progress(intake.rows_read, stream.share() if stream.share else None)
-            if limit is not None and intake.imported >= limit:
-                break
-    if progress:
-        progress(intake.rows_read, 1.0)
 
 
 class _Intake:
@@ -375,9 +407,9 @@ class _Intake:
         )
 
     def _warnings(self, sniffed: Sniffed, is_suggested: bool) -> list[str]:
-        found = list(sniffed.warnings)
+        warnings = list(sniffed.warnings)
         if is_suggested and self.mapping.label is None:
-            found.append(
+            warnings.append(
                 "no column has a usual name for labels, so the dataset is unlabelled; columns: "
                 + ", ".join(sniffed.columns[:20])
             )
@@ -385,15 +417,15 @@ class _Intake:
             reasons = ", ".join(
                 f"{reason} {count:,}" for reason, count in self._reasons.most_common(3)
             )
-            found.append(
+            warnings.append(
                 f"{self._reasons.total():,} of {self.rows_read:,} rows are quarantined: {reasons}"
             )
         if self._repeated_ids:
-            found.append(
+            warnings.append(
                 f"{self._repeated_ids:,} rows repeat an id of column {self.mapping.id!r}; they are "
                 "told apart by their position"
             )
-        return found
+        return warnings
 
 
 def _sample(values: Mapping[str, object]) -> str:
@@ -443,12 +475,11 @@ def _text(values: Mapping[str, object], mapping: ColumnMapping) -> str:
         reason = "null" if name in values else "missing"
         raise _UnfitError(f"the text is {reason} (column {name!r})")
     if isinstance(value, str):
-        is_message_list = name.strip().casefold() in _MESSAGE_COLUMNS and value.lstrip()[:1] == "["
-        return _joined(_parsed_messages(value), mapping) if is_message_list else str(value)
+        return _joined(_parsed_messages(value), mapping) if is_messages(name, value) else str(value)
     if isinstance(value, list):
         return _joined(value, mapping)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _UnfitError(f"the text is {_type_name(value)}, not a string (column {name!r})")
+        raise _UnfitError(f"the text is {type_name(value)}, not a string (column {name!r})")
     return repr(value)
 
 
@@ -465,7 +496,7 @@ def _joined(messages: Sequence[object], mapping: ColumnMapping) -> str:
     contents = []
     for message in messages:
         if not isinstance(message, dict):
-            raise _UnfitError(f"a message is {_type_name(message)}, not an object")
+            raise _UnfitError(f"a message is {type_name(message)}, not an object")
         role = str(message.get("role", message.get("from", ""))).casefold()
         if role not in mapping.roles and _ROLES.get(role) not in mapping.roles:
             continue
@@ -473,7 +504,7 @@ def _joined(messages: Sequence[object], mapping: ColumnMapping) -> str:
         if isinstance(content, list):
             content = "\n\n".join(_parts(content))
         if not isinstance(content, str):
-            raise _UnfitError(f"the content of a message is {_type_name(content)}, not a string")
+            raise _UnfitError(f"the content of a message is {type_name(content)}, not a string")
         contents.append(str(content))
     if not contents:
         raise _UnfitError(f"no message has the role {' or '.join(mapping.roles)}")
@@ -497,7 +528,7 @@ def _scalar(value: object, name: str) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list | dict | bytes):
-        raise _UnfitError(f"column {name!r} holds {_type_name(value)}, not a single value")
+        raise _UnfitError(f"column {name!r} holds {type_name(value)}, not a single value")
     return str(value)
 
 
@@ -506,14 +537,6 @@ def _is_nan(value: object) -> bool:
     if isinstance(value, Numeral):
         return value == "NaN"
     return isinstance(value, float) and math.isnan(value)
-
-
-def _type_name(value: object) -> str:
-    if isinstance(value, Numeral):
-        return "a number"
-    names = {bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
-    names |= {str: "a string", bytes: "bytes"}
-    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _used_columns(mapping: ColumnMapping) -> list[str]:
@@ -547,15 +570,6 @@ def _no_column(path: Path, name: str, columns: Sequence[str]) -> DatasetError:
     return DatasetError(
         f"{path}: there is no column {name!r}.{hint} Columns: {', '.join(columns) or 'none'}."
     )
-
-
-def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; `None` if it is not there, which reading reports."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _schema() -> pa.Schema:

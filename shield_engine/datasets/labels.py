@@ -97,16 +97,16 @@ def parse_label_map(text: str | Mapping[str, object], task: Task) -> dict[str, i
             f"label map: it is empty; write VALUE=CLASS pairs, such as "
             f"1={LABELS[task][1]},0={LABELS[task][0]}."
         )
-    found: dict[str, int] = {}
+    indexes: dict[str, int] = {}
     for value, name in pairs:
         key = value.strip()
         index = _class_index(key, name, task)
-        if found.setdefault(key, index) != index:
+        if indexes.setdefault(key, index) != index:
             raise ConfigError(
-                f"label map: {key!r} is given twice, as {LABELS[task][found[key]]!r} and as "
+                f"label map: {key!r} is given twice, as {LABELS[task][indexes[key]]!r} and as "
                 f"{LABELS[task][index]!r}; keep one."
             )
-    return found
+    return indexes
 
 
 def class_of(value: str, label_map: Mapping[str, int]) -> int | None:

@@ -164,18 +164,18 @@ class Profiler:
         labelled = self._classes.total()
         counts = {name: self._classes[index] for index, name in enumerate(self._labels)}
         very_long = int((chars > VERY_LONG_CHARS).sum())
-        found = [*warnings]
+        notes = [*warnings]
         if labelled:
-            found += self._class_warnings(counts, labelled)
+            notes += self._class_warnings(counts, labelled)
         if self._conflicting:
-            found.append(
+            notes.append(
                 f"texts with more than one label: {len(self._conflicting):,}; no scanner can be "
                 "right on all of their rows"
             )
         if self._empty:
-            found.append(f"texts that are empty or only white space: {self._empty:,}")
+            notes.append(f"texts that are empty or only white space: {self._empty:,}")
         if very_long:
-            found.append(
+            notes.append(
                 f"texts of more than {VERY_LONG_CHARS:,} characters: {very_long:,}; they are "
                 "scanned window by window and take long"
             )
@@ -191,7 +191,7 @@ class Profiler:
             very_long=very_long,
             empty_texts=self._empty,
             languages=MappingProxyType(dict(self._languages.most_common())),
-            warnings=tuple(found),
+            warnings=tuple(notes),
         )
 
     @staticmethod
@@ -202,12 +202,12 @@ class Profiler:
             for name, count in counts.items()
             if 0 < count / labelled < _IMBALANCE
         ]
-        found = []
+        notes = []
         if absent:
-            found.append(
+            notes.append(
                 f"no row is labelled {' or '.join(absent)}; figures that need every class are "
                 "undefined"
             )
         if rare:
-            found.append(f"less than 1% of the rows are {', '.join(rare)}; intervals will be wide")
-        return found
+            notes.append(f"less than 1% of the rows are {', '.join(rare)}; intervals will be wide")
+        return notes

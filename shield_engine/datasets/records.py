@@ -42,6 +42,7 @@ __all__ = [
     "read_document",
     "read_json_lines",
     "read_parquet",
+    "type_name",
 ]
 
 Compression = Literal["gzip"] | None
@@ -411,7 +412,7 @@ def _document_rows(path: Path, document: object) -> Iterable[object]:
         return document
     if not isinstance(document, dict) or not document:
         raise DatasetError(
-            f"{path}: the JSON document is {_kind(document)}; an array of objects is needed."
+            f"{path}: the JSON document is {type_name(document)}; an array of objects is needed."
         )
     lengths = {name: len(value) for name, value in document.items() if isinstance(value, list)}
     tables = [name for name in lengths if _is_table(document[name])]
@@ -452,7 +453,7 @@ def _is_table(value: object) -> bool:
 def _object_row(number: int, value: object, raw: str) -> Row | QuarantinedRow:
     if isinstance(value, dict):
         return Row(number, value)
-    return quarantine(number, f"{_kind(value)} where an object is needed", raw or str(value))
+    return quarantine(number, f"{type_name(value)} where an object is needed", raw or str(value))
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row | QuarantinedRow]:
@@ -492,8 +493,10 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _kind(value: object) -> str:
+def type_name(value: object) -> str:
+    """Return what a value read from a file is, in words."""
     if isinstance(value, Numeral):
         return "a number"
-    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
-    return names.get(type(value), "null")
+    names = {bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
+    names |= {str: "a string", bytes: "bytes"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -44,9 +44,10 @@ __all__ = [
     "RecordStream",
     "Sniffed",
     "dataset_name",
+    "fingerprint",
     "inspect_file",
+    "is_messages",
     "open_records",
-    "sniff",
 ]
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
@@ -103,6 +104,7 @@ _GROUP_NAMES = (
     *("group_id", "conversation_id", "thread_id", "session_id", "user_id", "author_id"),
     *("template_id", "cluster", "cluster_id"),
 )
+_MESSAGE_COLUMNS = frozenset({"messages", "message", "conversation", "conversations", "chat"})
 _SLICE_NAMES = (
     *("group", "category", "source", "language", "lang", "type", "subset", "split", "topic"),
     *("functionality", "difficulty", "obfuscation"),
@@ -140,12 +142,12 @@ class Sniffed:
         format: Its format, by content.
         compression: What it is packed with.
         encoding: Codec of its text (`binary` for Parquet).
+        size_bytes: Size of the file as it lies on the disk.
         delimiter: Between cells; `None` for other formats and for a file of one column.
         quote: Around cells; `None` if quotes are ordinary characters.
         has_header: Whether the first row names the columns.
         columns: Column names, in order; without a header `column_1` and so on.
         preview: The first 20 readable rows, long texts cut to 2,000 characters.
-        size_bytes: Size of the file as it lies on the disk.
         suggested: The mapping taken if the user gives none.
         warnings: What the user should look at before importing.
     """
@@ -154,14 +156,18 @@ class Sniffed:
     format: Format
     compression: Compression
     encoding: str
-    delimiter: str | None
-    quote: str | None
-    has_header: bool
-    columns: tuple[str, ...]
-    preview: tuple[Mapping[str, object], ...]
     size_bytes: int
-    suggested: ColumnMapping
-    warnings: tuple[str, ...]
+    delimiter: str | None = None
+    quote: str | None = None
+    has_header: bool = True
+    columns: tuple[str, ...] = ()
+    preview: tuple[Mapping[str, object], ...] = ()
+    suggested: ColumnMapping = ColumnMapping("")
+    warnings: tuple[str, ...] = ()
+
+    def holds_messages(self, column: str) -> bool:
+        """Return whether a column holds chat messages, so that roles can be chosen."""
+        return any(is_messages(column, row.get(column)) for row in self.preview)
 
 
 class Inspected(NamedTuple):
@@ -193,22 +199,31 @@ def dataset_name(file_name: str) -> str:
     return name
 
 
-def sniff(path: Path) -> Sniffed:
-    """Find out what a file is, without importing it.
+def is_messages(column: str, value: object) -> bool:
+    """Return whether a value is a list of chat messages.
 
-    Raises:
-        DatasetError: The file is missing, not a file, empty, or of no format that can be read.
+    Its JSON text counts only in a column that is named so.
     """
-    return inspect_file(path).sniffed
+    if not isinstance(value, str):
+        return isinstance(value, list)
+    return column.strip().casefold() in _MESSAGE_COLUMNS and value.lstrip().startswith("[")
+
+
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; `None` if it is not there, which reading reports."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def inspect_file(path: Path) -> Inspected:
     """Sniff a file and keep what had to be loaded whole for it.
 
     Raises:
-        DatasetError: As for `sniff`.
+        DatasetError: The file is missing, not a file, empty, or of no format that can be read.
     """
-    path = Path(path)
     size = _regular_size(path)
     start = read_bytes(path, None, 8)
     compression: Compression = "gzip" if start.startswith(b"\x1f\x8b") else None
@@ -223,20 +238,7 @@ def inspect_file(path: Path) -> Inspected:
     named = _SUFFIXES.get(suffixes[-1]) if suffixes else None
     head = read_bytes(path, compression, SAMPLE_BYTES)
     _refuse_binary(path, head, compression, named)
-    empty = Sniffed(
-        path,
-        "parquet",
-        compression,
-        "binary",
-        None,
-        None,
-        True,
-        (),
-        (),
-        size,
-        ColumnMapping(""),
-        (),
-    )
+    empty = Sniffed(path, "parquet", compression, "binary", size)
     if head.startswith(b"PAR1"):
         return _complete(empty, None, _parquet_columns(path), named)
     encoding = _encoding(path, head)
@@ -294,19 +296,19 @@ def _text_records(sniffed: Sniffed, stream: LineStream) -> Iterator[Row | Quaran
 
 def _regular_size(path: Path) -> int:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise DatasetError(
             f"{path}: cannot be opened ({error.strerror or error}). Check the path; relative "
             "paths start at the current directory."
         ) from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise DatasetError(f"{path}: is a directory; choose one file in it.")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise DatasetError(f"{path}: is no regular file; save its content to a file first.")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise DatasetError(f"{path}: the file is empty (0 bytes). Choose another file.")
-    return found.st_size
+    return status.st_size
 
 
 def _refuse_binary(path: Path, head: bytes, compression: Compression, named: Format | None) -> None:

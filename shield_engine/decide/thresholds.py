@@ -21,7 +21,7 @@ from shield_engine.statistics.intervals import (
     clopper_pearson_bounds,
     proportion,
 )
-from shield_engine.statistics.resampling import Resamples, percentile_interval
+from shield_engine.statistics.resampling import Resamples, cells_drawn, percentile_interval
 from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
@@ -162,11 +162,17 @@ class ScoreColumn:
         )
         return Counts(tp, fp, risky - tp, harmless - fp)
 
-    def cells(self, threshold: float) -> Ints:
-        """Return of each row, risky ones first, which of tp, fp, fn and tn it is, as 0..3."""
-        return np.concatenate(
-            (np.where(self.risky >= threshold, 0, 2), np.where(self.harmless >= threshold, 1, 3))
+    def cells_drawn(self, threshold: float, times: int, seed: int) -> Floats:
+        """Return tp, fp, fn and tn of each resample, shape (times, 4)."""
+        if self.risky_groups is None:
+            counts = self.at(threshold)
+            tp, fp, fn, tn = (int(cell[0]) for cell in counts.cells)
+            return cells_drawn(np.array([tp, 0, fn, 0, 0, fp, 0, tn]), 4, times, seed)
+        sides = (
+            np.where(self.risky >= threshold, 0, 2),
+            np.where(self.harmless >= threshold, 1, 3),
         )
+        return self.resamples(times, seed).cells(np.concatenate(sides), 4)
 
     def resamples(self, times: int, seed: int) -> Resamples:
         """Return how the rows, risky ones first, are resampled."""
@@ -322,8 +328,9 @@ def rates_at(
         )
         for name, (hits, rows) in (by_group or counts).shares.items()
     }
-    draws = column.resamples(resamples if column.n > 1 else 0, seed)
-    drawn = Counts(*draws.cells(column.cells(threshold), 4).T) if draws.times else None
+    drawn = None
+    if resamples and column.n > 1:
+        drawn = Counts(*column.cells_drawn(threshold, resamples, seed).T)
     for name in ("f1", "mcc", "balanced_accuracy"):
         figures[name] = _resampled(
             float(getattr(counts, name)[0]),

@@ -132,12 +132,17 @@ class Requirement:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
         # A missing metric is told with the choices, as an unknown one is.
-        requirement = _REQUIREMENT.read(
-            {"metric": None, **document}, lambda _, text: ConfigError(f"{where}: {text}")
-        )
-        where = f"{where}, {requirement.metric}"
+        values: dict[str, Any] = {"metric": None, **document}
+
+        def fail(key: str | None, sentence: str) -> ConfigError:
+            is_field = key == "slice" or key in cls.__dataclass_fields__
+            has_metric = is_field and key != "metric" and values["metric"] in (*METRICS,)
+            place = f"{where}, {values['metric']}" if has_metric else where
+            return ConfigError(f"{place}: {sentence}")
+
+        requirement = _REQUIREMENT.read(values, fail)
         for problem in _contradictions(requirement, document):
-            raise ConfigError(f"{where}: {problem}")
+            raise ConfigError(f"{where}, {requirement.metric}: {problem}")
         return requirement
 
     def as_document(self) -> dict[str, Any]:
@@ -175,7 +180,7 @@ class Gate:
 
     name: str
     requirements: tuple[Requirement, ...]
-    note: str = ""
+    note: Annotated[str, _TEXT] = ""
     max_unscored: Annotated[float, _SHARE] = 0.0
 
     @property

@@ -165,9 +165,13 @@ class Question:
         if name == "roc_auc":
             return auc_difference(labels, *risks, groups=groups, confidence=confidence)
         return paired_binary_metrics(
-            labels, *risks, before.threshold or 0.0, after.threshold or 0.0,
-            groups=groups, seed=self.seed, confidence=confidence,
-        )[name]  # fmt: skip
+            labels,
+            *risks,
+            (before.threshold or 0.0, after.threshold or 0.0),
+            groups=groups,
+            seed=self.seed,
+            confidence=confidence,
+        )[name]
 
 
 def _figures(

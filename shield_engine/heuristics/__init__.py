@@ -17,8 +17,8 @@ from shield_engine.heuristics.normalizer import (
 from shield_engine.heuristics.parts import (
     HeuristicPart,
     HeuristicScore,
-    RuleHit,
     RulePart,
+    Views,
     select_rules,
 )
 from shield_engine.heuristics.ruleset import Rule, RuleMatcher, bundled_rules, load_rules
@@ -32,8 +32,8 @@ __all__ = [
     "Normalized",
     "Normalizer",
     "Rule",
-    "RuleHit",
     "RuleMatcher",
+    "Views",
     "bundled_rules",
     "heuristic_for",
     "linear_tier",

@@ -12,8 +12,8 @@ from importlib import metadata
 from time import perf_counter
 from typing import Any
 
-from shield_engine.heuristics.parts import HeuristicScore, RuleHit
-from shield_engine.types import Task
+from shield_engine.heuristics.parts import HeuristicScore, Views
+from shield_engine.types import RuleHit, Task
 
 __all__ = ["SHARPNESS", "LexiconPart", "probabilities_of"]
 
@@ -42,7 +42,7 @@ class LexiconPart:
         self.task = Task.SENTIMENT
         self.version = f"vader-{metadata.version('vaderSentiment')}-k{SHARPNESS:g}-p{_PIECE_CHARS}"
 
-    def score(self, text: str) -> HeuristicScore:
+    def score(self, text: str, views: Views | None = None) -> HeuristicScore:
         """Return VADER's view of any text; an empty one is neutral."""
         started = perf_counter()
         pieces = _pieces(text)

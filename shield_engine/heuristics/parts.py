@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from time import perf_counter
 from types import MappingProxyType
 from typing import Protocol
@@ -13,9 +14,18 @@ from typing import Protocol
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.heuristics.normalizer import NORMALIZER_VERSION, Normalized, Normalizer
 from shield_engine.heuristics.ruleset import Rule, RuleMatcher, load_rules
-from shield_engine.types import Task
+from shield_engine.types import RuleHit, Task
 
-__all__ = ["HeuristicPart", "HeuristicScore", "RuleHit", "RulePart", "combine", "select_rules"]
+__all__ = [
+    "HeuristicPart",
+    "HeuristicScore",
+    "RulePart",
+    "Views",
+    "combine",
+    "select_rules",
+]
+
+_NORMALIZER = Normalizer()
 
 _SPANS_PER_RULE = 5  # a reader needs a few places; a text of a megabyte may hold thousands
 _SPANS_PER_DISGUISE = 5
@@ -44,18 +54,6 @@ _DISGUISES = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class RuleHit:
-    """One match of one rule: `text[start:end]` of the text as given."""
-
-    rule_id: str
-    category: str
-    description: str
-    score: float
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class HeuristicScore:
     """What a heuristic part says of one text.
 
@@ -74,6 +72,18 @@ class HeuristicScore:
     rules_ms: float
 
 
+class Views:
+    """The views of a text: worked out when they are first asked for, and once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def normalized(self) -> Normalized:
+        """The text with its disguises undone."""
+        return _NORMALIZER.normalize(self._text)
+
+
 class HeuristicPart(Protocol):
     """Scores a text without a model.
 
@@ -85,8 +95,11 @@ class HeuristicPart(Protocol):
     task: Task
     version: str
 
-    def score(self, text: str) -> HeuristicScore:
-        """Return the score of any text, however odd; safe to call from several threads."""
+    def score(self, text: str, views: Views | None = None) -> HeuristicScore:
+        """Return the score of any text, however odd; safe to call from several threads.
+
+        `views` are those of `text`, where another part reads them, too.
+        """
         ...
 
 
@@ -136,11 +149,10 @@ def select_rules(
 class RulePart:
     """Heuristic part made of rules over the views of a text."""
 
-    __slots__ = ("_matcher", "_normalizer", "task", "version")
+    __slots__ = ("_matcher", "task", "version")
 
     def __init__(self, task: Task, rules: Sequence[Rule]) -> None:
         self.task = task
-        self._normalizer = Normalizer()
         self._matcher = RuleMatcher(rules)
         content = {
             "normalizer": NORMALIZER_VERSION,
@@ -151,10 +163,10 @@ class RulePart:
         encoded = json.dumps(content, sort_keys=True).encode()
         self.version = hashlib.sha256(encoded).hexdigest()[:16]
 
-    def score(self, text: str) -> HeuristicScore:
+    def score(self, text: str, views: Views | None = None) -> HeuristicScore:
         """Return risk and matched rules; any text, linear in its length, 0 where nothing is."""
         started = perf_counter()
-        normalized = self._normalizer.normalize(text)
+        normalized = (views or Views(text)).normalized
         normalised = perf_counter()
         hits = self._hits(normalized)
         risk = combine(hits) if hits else 0.0

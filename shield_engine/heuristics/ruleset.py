@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from itertools import islice
@@ -178,11 +178,10 @@ def _rule(entry: object, fragments: Mapping[str, object], number: int, name: str
         raise ConfigError(f"{where}: {error}") from error
 
 
-_KNOWN_FIELDS = ", ".join(item.name for item in fields(Rule))
 _RULE = Shape(
     Rule,
     unknown="unknown field {keys}; the fields are {known}",
-    missing=f"missing field {{keys}}; the fields are {_KNOWN_FIELDS}",
+    missing="missing field {keys}; the fields are {known}",
     wrong="field {key!r} has the value {value!r} of a wrong type",
 )
 

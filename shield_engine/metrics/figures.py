@@ -199,8 +199,7 @@ def paired_binary_metrics(
     labels: ArrayLike,
     scores_a: ArrayLike,
     scores_b: ArrayLike,
-    threshold_a: float,
-    threshold_b: float,
+    thresholds: tuple[float, float],
     *,
     groups: ArrayLike | None = None,
     seed: int = 7,
@@ -217,6 +216,7 @@ def paired_binary_metrics(
     """
     truth, risk_a = binary_input(labels, scores_a)
     _, risk_b = binary_input(labels, scores_b)
+    threshold_a, threshold_b = thresholds
     check_number("threshold_a", threshold_a)
     check_number("threshold_b", threshold_b)
     codes = None if groups is None else group_codes(groups, len(truth))

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -168,13 +168,7 @@ class ModelRegistry:
 
     def __init__(self, entries: Iterable[ModelEntry]) -> None:
         self.entries = tuple(entries)
-        self._by_key: dict[tuple[str, Variant], ModelEntry] = {}
-        for entry in self.entries:
-            if self._by_key.setdefault((entry.id, entry.variant), entry) is not entry:
-                raise RegistryError(
-                    f"model {entry.id} {entry.variant.value} is registered twice; "
-                    "give one of the two entries another id"
-                )
+        self._by_key = {(entry.id, entry.variant): entry for entry in self.entries}
 
     @classmethod
     def load(cls, path: Path | None = None) -> ModelRegistry:
@@ -273,13 +267,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+@dataclass(frozen=True, slots=True)
 class _Document:
     """A parsed registry file that knows on which line each value stands."""
 
-    def __init__(self, path: Path, data: object, lines: Mapping[tuple[object, ...], int]) -> None:
-        self._path = path
-        self._data = data
-        self._lines = lines
+    path: Path
+    data: object
+    lines: Mapping[tuple[object, ...], int]
 
     @classmethod
     def read(cls, path: Path) -> _Document:
@@ -306,12 +300,12 @@ class _Document:
         return cls(path, data, lines)
 
     def place(self, *keys: object) -> str:
-        while keys not in self._lines and keys:
+        while keys not in self.lines and keys:
             keys = keys[:-1]
-        return f"{self._path}:{self._lines.get(keys, 1)}"
+        return f"{self.path}:{self.lines.get(keys, 1)}"
 
     def entries(self) -> Iterable[ModelEntry]:
-        data = self._data
+        data = self.data
         if not isinstance(data, dict) or not isinstance(data.get("models"), list):
             raise RegistryError(
                 f'{self.place()}: a registry is an object {{"models": [...]}} with a list of '
@@ -340,17 +334,11 @@ class _Document:
         def fail(key: str | None, sentence: str) -> RegistryError:
             return RegistryError(f"{self.place('models', position, key)}: {name}: {sentence}")
 
-        known = [item.name for item in fields(ModelEntry) if item.name != "root"]
-        for key in row:
-            if key not in known:
-                close = get_close_matches(key, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-                raise fail(key, f"unknown key {key!r}; {hint}")
         values = {"metrics": {}, **row}
         for key in ("sources", "tokenizer_sources"):
             if isinstance(source := values.get(key), str):
                 values[key] = [source]
-        entry = _ENTRY.read(values, fail, root=self._path.resolve().parent)
+        entry = _ENTRY.read(values, fail, root=self.path.resolve().parent)
         for key, sentence in _contradictions(entry):
             raise fail(key, sentence)
         return entry
@@ -358,6 +346,7 @@ class _Document:
 
 _ENTRY = Shape(
     ModelEntry,
+    unknown="unknown key {key!r}; {hint}",
     missing="missing {keys}",
     choice="`{key}` is {value!r}; it must be one of {choices}",
     wrong="`{key}` has {value!r}, which is not {wanted}",

@@ -212,4 +212,4 @@ def error_contrasts(
 
 
 def _categories(row: StoredRow) -> set[str]:
-    return {span["category"] for span in row.matches}
+    return {hit.category for hit in row.hits}

@@ -41,8 +41,8 @@ def waiting_bundles(folder: Path) -> list[Path]:
     """Return the whole bundles in `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path.parent for path in folder.glob("[!.]*/manifest.json")]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    bundles = [path.parent for path in folder.glob("[!.]*/manifest.json")]
+    return sorted(bundles, key=lambda path: path.stat().st_mtime)
 
 
 def import_bundle(store: Store, bundle: Path) -> RunInfo:

@@ -94,9 +94,13 @@ class JobWorker:
 
         try:
             run = execute(
-                self._store, self._shield, job.run_id,
-                on_progress=note, cancel=job.cancel, retry_errors=job.retry_errors,
-            )  # fmt: skip
+                self._store,
+                self._shield,
+                job.run_id,
+                on_progress=note,
+                cancel=job.cancel,
+                retry_errors=job.retry_errors,
+            )
             job.status = run.status
         except ShieldError as error:
             job.error, job.status = str(error), RunStatus.FAILED

@@ -149,16 +149,17 @@ class Connection:
         self, tables: Mapping[str, pa.Table] | None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """This thread's cursor, with tables under their names while it is used."""
-        cursor = self._cursor()
         try:
+            cursor = self._cursor()
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
-            yield cursor
+            try:
+                yield cursor
+            finally:
+                for name in tables or {}:
+                    cursor.unregister(name)
         except duckdb.Error as error:
             raise StoreError(f"the store cannot be read: {_first_line(error)}") from error
-        finally:
-            for name in tables or {}:
-                cursor.unregister(name)
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> None:
         """Run one statement that writes."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["DatasetDetails", "DatasetInfo", "Datasets", "dataset_info"]
+__all__ = ["DatasetDetails", "DatasetInfo", "Datasets", "dataset_info", "slice_pointer"]
 
 
 class DatasetDetails(TypedDict, total=False):
@@ -197,7 +197,7 @@ class Datasets:
         table = self._connection.arrow(
             "SELECT coalesce(slices ->> ?, '') AS value FROM dataset_rows "
             "WHERE dataset_id = ? ORDER BY row_index",
-            [f'$."{name}"', dataset_id],
+            [slice_pointer(name), dataset_id],
         )
         values: NDArray[np.object_] = table["value"].to_numpy()
         return values
@@ -258,3 +258,8 @@ def dataset_info(row: Sequence[Any]) -> DatasetInfo:
     return DatasetInfo(
         **values | {"task": Task(values["task"]), "details": json.loads(values["details"])}
     )
+
+
+def slice_pointer(name: str) -> str:
+    """Return a JSON pointer to a slice column, whatever its letters (RFC 6901)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")

@@ -10,16 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shield_engine.config import DEFAULT_THRESHOLD
 from shield_engine.errors import ConfigError
+from shield_engine.store.datasets import slice_pointer
 from shield_engine.store.notes import LATEST_ANNOTATIONS
 from shield_engine.store.runs import RunInfo
 from shield_engine.store.store import Store
-from shield_engine.types import Task
+from shield_engine.types import RuleHit, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,6 @@ __all__ = [
     "RowChoices",
     "RowFilter",
     "RowKind",
-    "RuleMatch",
     "StoredRow",
     "Verdicts",
     "count_rows",
@@ -47,17 +47,6 @@ __all__ = [
 
 MOST_CHOICES = 200
 """Values of a slice and rules that are offered, the most frequent first."""
-
-
-class RuleMatch(TypedDict):
-    """One match of a rule: characters `start` to `end`, and what it means."""
-
-    rule_id: str
-    category: str
-    description: str
-    score: float
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +95,9 @@ class StoredRow:
     error: str | None = None
 
     @property
-    def matches(self) -> list[RuleMatch]:
+    def hits(self) -> tuple[RuleHit, ...]:
         """What rules matched, and where."""
-        matches: list[RuleMatch] = json.loads(self.spans or "[]")
-        return matches
+        return _hits(self.spans)
 
 
 _ROW_COLUMNS = tuple(item.name for item in fields(StoredRow) if item.default is MISSING)
@@ -407,19 +395,17 @@ def row_choices(store: Store, run_id: str) -> RowChoices:
         },
         rules={rule: int(count) for rule, count, _ in rules},
         categories={
-            rule: category
+            hit.rule_id: hit.category
             for rule, _, spans in rules
-            for category in [_category(rule, spans)]
-            if category
+            for hit in _hits(spans)
+            if hit.rule_id == rule
         },
         has_long=bool(has_long),
     )
 
 
-def _category(rule: str, spans: str | None) -> str | None:
-    return next(
-        (span["category"] for span in json.loads(spans or "[]") if span["rule_id"] == rule), None
-    )
+def _hits(spans: str | None) -> tuple[RuleHit, ...]:
+    return tuple(RuleHit(**span) for span in json.loads(spans or "[]"))
 
 
 def _slice_names(store: Store, dataset_id: str) -> list[str]:
@@ -436,14 +422,9 @@ def _slice_values(store: Store, dataset_id: str, name: str) -> dict[str, int]:
     rows = store.fetch(
         "SELECT coalesce(slices ->> ?, '') AS value, count(*) AS n FROM dataset_rows "
         f"WHERE dataset_id = ? GROUP BY value ORDER BY n DESC, value LIMIT {MOST_CHOICES}",
-        [_pointer(name), dataset_id],
+        [slice_pointer(name), dataset_id],
     )
     return {str(value): int(count) for value, count in rows}
-
-
-def _pointer(name: str) -> str:
-    """Return a JSON pointer to a key, whatever its letters (RFC 6901)."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 # --- the query ------------------------------------------------------------------------------
@@ -513,7 +494,8 @@ def _passing(columns: str, verdicts: Verdicts, rows: RowFilter) -> tuple[str, li
 
 def _of_the_row(rows: RowFilter) -> list[tuple[str, list[Any]]]:
     wanted: list[tuple[str, list[Any]]] = [
-        ("coalesce(slices ->> ?, '') = ?", [_pointer(name), value]) for name, value in rows.slices
+        ("coalesce(slices ->> ?, '') = ?", [slice_pointer(name), value])
+        for name, value in rows.slices
     ]
     least, most = rows.chars
     if least is not None:

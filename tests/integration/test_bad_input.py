@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from shield_engine.datasets import ColumnMapping, import_rows, sniff
+from shield_engine.datasets import ColumnMapping, SourceFile, import_rows
 from shield_engine.errors import DatasetError
 from shield_engine.types import Task
 
@@ -110,7 +110,7 @@ def test_missing_file_and_directory_are_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"nothere\.csv: cannot be opened"):
         import_rows(tmp_path / "nothere.csv", INJECTION)
     with pytest.raises(DatasetError, match="is a directory"):
-        sniff(tmp_path)
+        SourceFile.open(tmp_path)
 
 
 def test_pipe_is_refused_without_waiting(tmp_path):

@@ -224,6 +224,25 @@ def test_file_that_fails_does_not_stop_the_suite(shield: Shield, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("written", "slices"),
+    [('"a"', ("a",)), ('["a", "b"]', ("a", "b")), ("[]", ()), ("null", ())],
+)
+def test_suite_file_names_one_slice_or_several(
+    tmp_path: Path, written: str, slices: tuple[str, ...]
+) -> None:
+    """`slice` is a column or a list of them; the label map is read by the task's class names."""
+    path = tmp_path / "suite.json"
+    path.write_text(
+        '{"datasets": [{"path": "a.csv", "task": "toxicity", "label_map": {"1": "toxic"}, '
+        f'"slice": {written}}}]}}'
+    )
+    (item,) = load_suite(path)
+    assert item == SuiteItem(
+        "a.csv", tmp_path / "a.csv", Task.TOXICITY, label_map={"1": 1}, slices=slices
+    )
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "not JSON"),
@@ -232,6 +251,9 @@ def test_file_that_fails_does_not_stop_the_suite(shield: Shield, tmp_path: Path)
         ('{"datasets": [{"path": "a"}]}', 'needs a "task"'),
         ('{"datasets": [{"path": "a", "task": "toxic"}]}', "unknown task 'toxic'"),
         ('{"datasets": [{"path": "a", "task": "toxicity", "lable": "x"}]}', "unknown key lable"),
+        ('{"datasets": [{"path": "a", "task": "toxicity", "text": 1}]}', "text must be a column"),
+        ('{"datasets": [{"path": "a", "task": "toxicity", "slice": [1]}]}', "slice must be a col"),
+        ('{"datasets": [{"path": "a", "task": "toxicity", "label_map": []}]}', "must be an object"),
     ],
 )
 def test_bad_suite_file_names_its_fault(tmp_path: Path, content: str, message: str) -> None:

@@ -27,7 +27,6 @@ from shield_engine.runs.execution import (
     RunSpec,
     estimate,
     execute,
-    resume,
     reusable_run,
     start,
 )
@@ -227,7 +226,7 @@ def test_cancelled_run_resumes_where_it_stopped(shield: Shield) -> None:
         on_progress=lambda progress: cancel.set() if progress.rows_done >= 40 else None,
     )  # fmt: skip
     assert (run.status, run.rows_done) == (RunStatus.CANCELLED, 40)
-    run = resume(store, shield, run.run_id, batch_rows=20)
+    run = execute(store, shield, run.run_id, batch_rows=20)
     assert (run.status, run.rows_done) == (RunStatus.DONE, 100)
     whole = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     one, other = store.runs.scores(run.run_id), store.runs.scores(whole.run_id)
@@ -278,7 +277,7 @@ def test_killed_run_loses_at_most_one_batch_and_resumes(shield: Shield, settings
         assert run.status == RunStatus.INTERRUPTED
         assert reported <= run.rows_done <= reported + 50
         assert run.rows_done < 1_500
-        run = resume(store, shield, run_id, batch_rows=50)
+        run = execute(store, shield, run_id, batch_rows=50)
         assert (run.status, run.rows_done, run.errors) == (RunStatus.DONE, 1_500, 0)
         whole = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
         one, other = store.runs.scores(run_id), store.runs.scores(whole.run_id)
@@ -305,7 +304,7 @@ def test_model_failure_is_a_row_error_and_can_be_retried(settings: Settings) -> 
     assert (figures[Mode.ML].n, figures[Mode.ML].errors) == (2, 2)
     assert figures[Mode.HEURISTIC].errors == 0
     shield.poison = None
-    run = resume(store, shield, run.run_id, retry_errors=True)
+    run = execute(store, shield, run.run_id, retry_errors=True)
     assert (run.rows_done, run.errors) == (4, 0)
     shield.close()
 
@@ -330,10 +329,10 @@ def test_done_run_is_not_hurt_by_resuming_it(settings: Settings) -> None:
     dataset = add(store, rows_of(["hello", "poison"], [0, 1]))
     run = execute(store, shield, start(store, shield, dataset.dataset_id, RunSpec()).run_id)
     assert run.errors == 1
-    assert resume(store, shield, run.run_id) == run
+    assert execute(store, shield, run.run_id) == run
     store.execute("UPDATE runs SET model_sha256 = 'other'", [])
     with pytest.raises(ConfigError, match="model SHA-256"):
-        resume(store, shield, run.run_id, retry_errors=True)
+        execute(store, shield, run.run_id, retry_errors=True)
     after = store.runs.find(run.run_id)
     assert (after.status, after.rows_done, after.errors) == (RunStatus.DONE, 2, 1)
     shield.close()

@@ -117,7 +117,7 @@ def test_paired_intervals_cover() -> None:
             stats.norm.cdf(labels * separation + shared + rng.normal(0, own, 400) - 0.6)
             for separation in (weak, strong)
         )
-        figures = paired_binary_metrics(labels, first, second, 0.5, 0.5, resamples=300)
+        figures = paired_binary_metrics(labels, first, second, (0.5, 0.5), resamples=300)
         for name in hits:
             hits[name] += holds(figures[name], truth["strong"][name] - truth["weak"][name])
     for name, count in hits.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shield_engine.breaker import BreakerState, CircuitBreaker
+from shield_engine.parts import BreakerState, CircuitBreaker
 
 
 def test_opens_after_failures_in_a_row_and_tries_one_call_later() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shield_engine.benchmark import TARGETS, Target, as_markdown, compare, comparison_markdown
-from shield_engine.benchmark.document import Measurement, Ratio
+from shield_engine.benchmark.document import Measure, Ratio
 from shield_engine.errors import ConfigError
 from shield_engine.statistics import Figure
 
@@ -17,7 +17,7 @@ def figure(
 ) -> dict[str, Any]:
     """Return a figure's row."""
     estimate = Figure(value, low, high, 200, method="order statistics")
-    return Measurement(name, estimate, "ms", "inference", **words).as_dict()
+    return Measure(name, estimate, "ms", "inference", **words).as_dict()
 
 
 def document(*figures: dict[str, Any], ratios: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:

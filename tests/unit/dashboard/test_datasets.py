@@ -9,10 +9,8 @@ import pytest
 
 from dashboard.datasets.files import (
     allowed_file,
-    holds_messages,
     unmapped,
 )
-from shield_engine.datasets import sniff
 from shield_engine.errors import ConfigError
 
 
@@ -59,13 +57,3 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_values_without_a_class_are_named() -> None:
     """Class 0 is a class; `None` and an absent value are not."""
     assert unmapped(["a", "b", "c"], {"a": 0, "b": None}) == ["b", "c"]
-
-
-def test_columns_of_messages_are_recognised(tmp_path: Path) -> None:
-    """A list counts anywhere, its JSON text only in a column with such a name."""
-    messages = [{"role": "user", "content": "hi"}]
-    rows = [{"messages": json.dumps(messages), "turns": messages, "text": "[1] see"}]
-    found = sniff(write_lines(tmp_path / "a.jsonl", rows))  # type: ignore[arg-type]
-    assert holds_messages(found, "messages")
-    assert holds_messages(found, "turns")
-    assert not holds_messages(found, "text")

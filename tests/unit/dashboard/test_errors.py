@@ -1,4 +1,4 @@
-"""What the Errors page shows: options, tables, the chart."""
+"""What the Errors page shows: kinds of rows, tables, the chart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dashboard.errors.charts import contrast_chart
 from dashboard.errors.tables import (
     contrast_frame,
     history_frame,
-    judge_options,
     judged_frame,
     kinds_of,
     lineage_frame,
@@ -22,15 +21,13 @@ from dashboard.errors.tables import (
     timing_frame,
     verdict_text,
 )
-from shield_engine.config import Bands
-from shield_engine.policy import Policy
 from shield_engine.review.contrasts import Contrast
 from shield_engine.review.corrections import Suspect
 from shield_engine.review.neighbours import Neighbour
-from shield_engine.store import DatasetInfo, RunInfo, StoredRow
+from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
-from shield_engine.types import Mode, Task, Variant
+from shield_engine.types import Mode, Task
 
 TWO = Classes(Task.PROMPT_INJECTION, ("benign", "injection"), (0, 1))
 THREE = Classes(Task.SENTIMENT, ("negative", "neutral", "positive"), (0, 1, 2))
@@ -38,41 +35,11 @@ WRONG = JudgedRow(4, 0, 1, 0.8, 0.3, 0.3)
 WHEN = datetime(2026, 5, 4, 3, 2)
 
 
-def run_of(*parts: str) -> RunInfo:
-    """Return a run that scored some parts."""
-    return RunInfo(
-        run_id="r", dataset_id="d", task=Task.PROMPT_INJECTION, parts=parts, model_id="m",
-        variant="INT8", model_sha256="abc", settings={}, stamp={}, status="done", rows=9,
-        rows_done=9, errors=0, error=None, seconds=1.0, started_at=WHEN, finished_at=WHEN,
-    )  # fmt: skip
-
-
 def stored(row_index: int, row_id: str, text: str | None = "t", **values: Any) -> StoredRow:
     """Return a stored row without a label or a result but for `values`."""
     row: dict[str, Any] = {"label": None, "group_id": None, "slices": None, "chars": 1}
     row |= {"row_index": row_index, "row_id": row_id, "text": text, "text_sha256": "h"}
     return StoredRow(**row | values)
-
-
-def policy(name: str, mode: Mode, **changes: Any) -> Policy:
-    """Return a stored policy."""
-    given: dict[str, Any] = {"model_id": "m", "variant": Variant.INT8, "version": 2} | changes
-    return Policy(name, Task.PROMPT_INJECTION, mode, 0.62, Bands(0.8), **given)
-
-
-def test_modes_and_fitting_policies_can_judge() -> None:
-    """Modes come at their balanced thresholds; policies of another model or part are left out."""
-    given = [
-        policy("strict", Mode.HYBRID),
-        policy("other model", Mode.ML, model_sha256="zzz"),
-        Policy("toxic", Task.TOXICITY, Mode.HEURISTIC, 0.1),
-    ]
-    options = judge_options(run_of("heuristic", "ml"), {"ml": 0.7}, given)
-    assert list(options) == ["heuristic", "ml", "hybrid", "both", "policy:strict:2"]
-    assert [one.threshold for one in options.values()] == [0.5, 0.7, 0.5, 0.5, 0.62]
-    assert options["policy:strict:2"].bands == Bands(0.8)
-    assert options["policy:strict:2"].title == "Policy strict v2 (hybrid)"
-    assert list(judge_options(run_of("heuristic"), {}, given)) == ["heuristic"]
 
 
 def test_kinds_follow_the_classes_and_labels() -> None:

@@ -10,9 +10,9 @@ from pyarrow import parquet
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
+    SourceFile,
     import_rows,
     importing,
-    label_values,
 )
 from shield_engine.errors import ConfigError, DatasetError
 from shield_engine.types import Task
@@ -369,14 +369,14 @@ def test_label_values_are_counted_as_the_importer_spells_them(jsonl):
     """Booleans read as words, numbers as in the file; empty labels are left out."""
     values = [1, 1, "1", 1.0, True, "spam", "", None]
     path = jsonl(*({"text": "x", "label": value} for value in values), {"text": "y"})
-    assert label_values(path, "label") == {"1": 3, "1.0": 1, "true": 1, "spam": 1}
+    assert SourceFile.open(path).label_values("label") == {"1": 3, "1.0": 1, "true": 1, "spam": 1}
 
 
 def test_only_labels_that_an_import_looks_up_are_offered(jsonl):
     """What has no class to be mapped to is quarantined for it: NaN, nothing, lists, blanks."""
     values = [float("nan"), None, [], {}, " ", "NaN", 0]
     path = jsonl(*({"text": "x", "label": value} for value in values))
-    offered = label_values(path, "label")
+    offered = SourceFile.open(path).label_values("label")
     assert offered == {"NaN": 1, "0": 1}
     imported = import_rows(path, INJECTION, label_map=dict.fromkeys(offered, 0))
     assert (len(imported.table), imported.quarantined_count) == (2, 5)
@@ -385,4 +385,31 @@ def test_only_labels_that_an_import_looks_up_are_offered(jsonl):
 def test_a_column_of_too_many_values_is_seen_early(jsonl):
     """Counting stops right after the limit, which tells that the column holds no labels."""
     path = jsonl(*({"text": "x", "label": number} for number in range(500)))
-    assert len(label_values(path, "label")) == MAX_LABEL_VALUES + 1
+    assert len(SourceFile.open(path).label_values("label")) == MAX_LABEL_VALUES + 1
+
+
+def test_a_file_is_looked_at_once(csv_file, monkeypatch):
+    """Its columns, its labels and its rows all follow from the one look at opening it."""
+    looks = []
+
+    def counted(path):
+        looks.append(path)
+        return inspect_file(path)
+
+    inspect_file = importing.inspect_file
+    monkeypatch.setattr(importing, "inspect_file", counted)
+    path = csv_file("text,label\na,1\nb,0\n")
+    source = SourceFile.open(path)
+    assert source.sniffed.columns == ("text", "label")
+    assert source.label_values("label") == {"1": 1, "0": 1}
+    assert texts(source.read(INJECTION)) == ["a", "b"]
+    assert looks == [path]
+
+
+def test_a_file_changed_after_the_look_is_refused(csv_file):
+    """Rows of another file than the one that was shown are never imported."""
+    path = csv_file("text,label\na,1\n")
+    source = SourceFile.open(path)
+    path.write_text("text,label\na,1\nb,0\n")
+    with pytest.raises(DatasetError, match="changed"):
+        source.read(INJECTION)

@@ -1,10 +1,11 @@
 """What a file is shows in its content; its name only decides what the content leaves open."""
 
 import gzip
+import json
 
 import pytest
 
-from shield_engine.datasets import ColumnMapping, dataset_name, sniff
+from shield_engine.datasets import ColumnMapping, SourceFile, dataset_name
 from shield_engine.errors import DatasetError
 
 
@@ -43,7 +44,7 @@ def write(tmp_path):
 )
 def test_format_and_delimiter_are_found(write, name, content, found, delimiter):
     """Format and delimiter follow the content, whatever the name says."""
-    sniffed = sniff(write(name, content))
+    sniffed = SourceFile.open(write(name, content)).sniffed
     assert (sniffed.format, sniffed.delimiter) == (found, delimiter)
 
 
@@ -62,12 +63,12 @@ def test_format_and_delimiter_are_found(write, name, content, found, delimiter):
 )
 def test_guesses_are_warned_about(write, name, content, warning):
     """Whatever was guessed against the name or without one is said."""
-    assert any(warning in found for found in sniff(write(name, content)).warnings)
+    assert any(warning in found for found in SourceFile.open(write(name, content)).sniffed.warnings)
 
 
 def test_plain_file_gives_no_warning(write):
     """A file that is what it says has nothing to warn about."""
-    assert sniff(write("a.csv", "text,label\na,1\n")).warnings == ()
+    assert SourceFile.open(write("a.csv", "text,label\na,1\n")).sniffed.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -82,12 +83,12 @@ def test_plain_file_gives_no_warning(write):
 )
 def test_header_is_told_from_data(write, content, has_header):
     """A first row with a number, a sentence or a recurring value is data."""
-    assert sniff(write("a.csv", content)).has_header is has_header
+    assert SourceFile.open(write("a.csv", content)).sniffed.has_header is has_header
 
 
 def test_repeated_columns_are_numbered(write):
     """Columns of one name can be told apart, and none takes the bare name."""
-    assert sniff(write("a.csv", "text,label,label\na,1,0\n")).columns == (
+    assert SourceFile.open(write("a.csv", "text,label,label\na,1,0\n")).sniffed.columns == (
         "text",
         "label (1)",
         "label (2)",
@@ -97,7 +98,7 @@ def test_repeated_columns_are_numbered(write):
 def test_mapping_is_suggested_by_name(write):
     """Usual names are found whatever their case; nothing is mapped twice."""
     content = "ID,Prompt,Is Injection,Category,conversation_id\n1,a,0,x,c\n"
-    assert sniff(write("a.csv", content)).suggested == ColumnMapping(
+    assert SourceFile.open(write("a.csv", content)).sniffed.suggested == ColumnMapping(
         text="Prompt",
         label="Is Injection",
         id="ID",
@@ -109,7 +110,7 @@ def test_mapping_is_suggested_by_name(write):
 def test_preview_shows_twenty_rows_and_cuts_long_texts(write):
     """The preview is small whatever the file holds."""
     rows = "".join(f"{'x' * 5000},{n}\n" for n in range(50))
-    preview = sniff(write("a.csv", "text,n\n" + rows)).preview
+    preview = SourceFile.open(write("a.csv", "text,n\n" + rows)).sniffed.preview
     assert len(preview) == 20
     assert preview[19]["n"] == "19"
     assert len(preview[0]["text"]) == 2000
@@ -117,14 +118,14 @@ def test_preview_shows_twenty_rows_and_cuts_long_texts(write):
 
 def test_quotes_that_never_enclose_are_ordinary(write):
     """In a tab-separated file of raw speech, quotes belong to the text."""
-    sniffed = sniff(write("a.tsv", "text\tlabel\n" + '"Yes" she said\t1\n' * 4))
+    sniffed = SourceFile.open(write("a.tsv", "text\tlabel\n" + '"Yes" she said\t1\n' * 4)).sniffed
     assert sniffed.quote is None
     assert sniffed.preview[0]["text"] == '"Yes" she said'
 
 
 def test_enclosing_quotes_over_lines_are_seen(write):
     """Quoted cells that all span lines are still enclosed ones."""
-    sniffed = sniff(write("a.csv", "text,label\n" + '"a\nb",1\n' * 4))
+    sniffed = SourceFile.open(write("a.csv", "text,label\n" + '"a\nb",1\n' * 4)).sniffed
     assert sniffed.quote == '"'
     assert sniffed.preview[0]["text"] == "a\nb"
 
@@ -142,7 +143,7 @@ def test_enclosing_quotes_over_lines_are_seen(write):
 def test_what_is_no_text_table_is_refused(write, content, message):
     """Archives, unmarked UTF-16, broken Parquet and blank files are refused by name."""
     with pytest.raises(DatasetError, match=message):
-        sniff(write("a.csv", content))
+        SourceFile.open(write("a.csv", content))
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,13 @@ def test_what_is_no_text_table_is_refused(write, content, message):
 def test_a_dataset_is_named_after_its_file(file_name, name):
     """Endings and folders are left out."""
     assert dataset_name(file_name) == name
+
+
+def test_columns_of_messages_are_recognised(write):
+    """A list counts anywhere, its JSON text only in a column with such a name."""
+    messages = [{"role": "user", "content": "hi"}]
+    row = {"messages": json.dumps(messages), "turns": messages, "text": "[1] see"}
+    sniffed = SourceFile.open(write("a.jsonl", json.dumps(row) + "\n")).sniffed
+    assert sniffed.holds_messages("messages")
+    assert sniffed.holds_messages("turns")
+    assert not sniffed.holds_messages("text")

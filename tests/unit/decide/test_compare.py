@@ -103,7 +103,7 @@ def test_differences_equal_the_row_bootstrap_of_the_metrics() -> None:
     second = np.clip(first + rng.normal(0.05 * labels, 0.1), 0, 1)
     cast = np.column_stack([first >= 0.5, second >= 0.6]).astype(np.int64)
     found = Patterns.of(labels, cast, 2, groups=None, seed=7).differences(0, 1)
-    wanted = paired_binary_metrics(labels, first, second, 0.5, 0.6)
+    wanted = paired_binary_metrics(labels, first, second, (0.5, 0.6))
     for name, figure in found.items():
         other = wanted[name]
         assert figure.value == pytest.approx(other.value, abs=1e-12)
@@ -166,7 +166,7 @@ def test_auc_difference_agrees_with_the_bootstrap() -> None:
     first = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1).astype(np.float64).round(1)
     second = np.clip(first + rng.normal(0.1 * labels, 0.2), 0, 1).astype(np.float64).round(1)
     found = auc_difference(labels, first, second)
-    wanted = paired_binary_metrics(labels, first, second, 0.5, 0.5)["roc_auc"]
+    wanted = paired_binary_metrics(labels, first, second, (0.5, 0.5))["roc_auc"]
     assert found.value == pytest.approx(wanted.value, abs=1e-12)
     assert found.low == pytest.approx(wanted.low, abs=0.004)
     assert found.high == pytest.approx(wanted.high, abs=0.004)

@@ -147,7 +147,7 @@ def test_unfit_gates_are_refused(text: str, message: str) -> None:
         ('metric = "recall"\nat_leest = 0.9', "requirement 1: unknown key at_leest"),
         ('metric = "recall"\nat_least = 90', "a share is written 0.9, not 90"),
         ('metric = "recall"\nat_least = "0.9"', "at_least is a number"),
-        ('metric = "recall"\nat_least = nan', "at_least is a number"),
+        ('metric = "recall"\nat_least = nan', "requirement 1, recall: at_least is a number"),
         ('metric = "p95_ms"\nat_most = -1', "within 0..inf"),
         ('metric = "recall"\nat_least = 0.9\nby_more_than = 0.1', "belongs to no_worse_than"),
         ('metric = "recall"\nno_worse_than = "baseline"\nby_more_than = 5', "0.005"),
@@ -472,7 +472,7 @@ def test_paired_differences_are_those_of_the_evaluation(store: Store, metric: st
             baseline=candidate_of(before, {}),
         )
     )  # fmt: skip
-    figure = paired_binary_metrics(labels, *risks, 0.5, 0.5, confidence=0.9)[metric]
+    figure = paired_binary_metrics(labels, *risks, (0.5, 0.5), confidence=0.9)[metric]
     assert found.value == pytest.approx(figure.value, abs=1e-9)
     assert (found.low, found.high) == pytest.approx((figure.low, figure.high), abs=0.01)
     assert found.outcome is Outcome.PASS

@@ -14,7 +14,6 @@ from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.heuristics import (
     HeuristicPart,
     Rule,
-    RuleHit,
     heuristic_for,
     load_rules,
     normalize,
@@ -22,7 +21,7 @@ from shield_engine.heuristics import (
 from shield_engine.heuristics.lexicon import probabilities_of
 from shield_engine.heuristics.parts import combine
 from shield_engine.heuristics.ruleset import RuleMatcher
-from shield_engine.types import Task
+from shield_engine.types import RuleHit, Task
 
 INJECTION = heuristic_for(Task.PROMPT_INJECTION)
 TOXICITY = heuristic_for(Task.TOXICITY)

@@ -175,7 +175,7 @@ def test_no_rows_have_no_figures() -> None:
         binary_metrics([], [], 0.5, groups=[]),
         multiclass_metrics([], np.zeros((0, 3)), SENTIMENT),
         multiclass_metrics([], [], SENTIMENT),
-        paired_binary_metrics([], [], [], 0.5, 0.5),
+        paired_binary_metrics([], [], [], (0.5, 0.5)),
     ):
         assert tuple(found) == METRIC_NAMES
         assert {f.as_dict()["reason"] for f in found.values()} == {"no rows"}
@@ -496,7 +496,7 @@ def test_paired_differences_by_hand() -> None:
     """Each figure is B's minus A's; what both have in common cancels from the interval."""
     labels, scores, _ = scored_set(4, 800, None)
     better = np.clip(scores + 0.08 * (2 * labels - 1), 0, 1)
-    found = paired_binary_metrics(labels, scores, better, 0.5, 0.5)
+    found = paired_binary_metrics(labels, scores, better, (0.5, 0.5))
     before, after = binary_metrics(labels, scores, 0.5), binary_metrics(labels, better, 0.5)
     for name in METRIC_NAMES:
         if name == "length_only_auc":
@@ -512,7 +512,7 @@ def test_paired_differences_by_hand() -> None:
 
 def test_paired_difference_of_equals_is_zero_without_interval() -> None:
     """A scorer against itself differs by 0; the bootstrap does not claim certainty."""
-    found = paired_binary_metrics(LABELS, SCORES, SCORES, 0.5, 0.5)
+    found = paired_binary_metrics(LABELS, SCORES, SCORES, (0.5, 0.5))
     assert (found["f1"].value, found["f1"].low) == (0, None)
     assert "all alike" in (found["f1"].reason or "")
 

@@ -1,0 +1,117 @@
+"""Ways to judge a run: its modes, the policies that fit it, and the modes of other runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from dashboard.text import MODE_TITLES, visible
+from shield_engine.config import DEFAULT_THRESHOLD
+from shield_engine.decide.candidates import Candidate, of_policy
+from shield_engine.decide.figures import available_modes
+from shield_engine.errors import ConfigError
+from shield_engine.policy import Policy
+from shield_engine.store import RunInfo
+
+__all__ = ["Option", "judge_options", "mode_options", "policy_options", "run_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way of judging to choose.
+
+    Attributes:
+        key: What widgets and links carry: `mode:hybrid`, `policy:strict:2`, `run:1a2b:ml`.
+        label: What the list of choices shows.
+        candidate: What judges, with its short title.
+    """
+
+    key: str
+    label: str
+    candidate: Candidate
+
+    @property
+    def threshold(self) -> float:
+        """Where a row is flagged, where a threshold decides."""
+        threshold = self.candidate.threshold
+        return DEFAULT_THRESHOLD if threshold is None else threshold
+
+
+def mode_options(run: RunInfo, thresholds: Mapping[str, float]) -> list[Option]:
+    """Return the modes of a run, each at its balanced threshold."""
+    return [
+        Option(
+            f"mode:{mode.value}",
+            MODE_TITLES[mode],
+            Candidate(run.run_id, mode, thresholds.get(mode.value), title=MODE_TITLES[mode]),
+        )
+        for mode in available_modes(run)
+    ]
+
+
+def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Option], list[str]]:
+    """Return the policies that a run's scores can judge, and why the task's others cannot be."""
+    options, reasons = [], []
+    for policy in policies:
+        if policy.task is not run.task:
+            continue
+        try:
+            candidate = of_policy(policy, run)
+        except ConfigError as error:
+            reasons.append(str(error))
+            continue
+        candidate = replace(candidate, title=f"Policy {visible(policy.title)}")
+        decides = "most probable label"
+        if policy.threshold is not None:
+            decides = f"threshold {policy.threshold:g}"
+        label = f"{candidate.title} ({MODE_TITLES[policy.mode]}, {decides})"
+        options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate))
+    return options, reasons
+
+
+def judge_options(
+    run: RunInfo, thresholds: Mapping[str, float], policies: Iterable[Policy]
+) -> dict[str, Option]:
+    """Return a run's modes, then the policies that fit it, by what a link to its rows carries."""
+    modes = {
+        option.candidate.mode.value: replace(option, label=f"{option.label}, balanced")
+        for option in mode_options(run, thresholds)
+    }
+    fitting, _ = policy_options(run, policies)
+    return modes | {
+        option.key: replace(
+            option,
+            label=f"{option.candidate.title} ({MODE_TITLES[option.candidate.mode].lower()})",
+        )
+        for option in fitting
+    }
+
+
+def run_options(
+    run: RunInfo,
+    others: Iterable[RunInfo],
+    datasets: Mapping[str, str],
+    thresholds_of: Callable[[RunInfo], Mapping[str, float]],
+) -> list[Option]:
+    """Return the modes of other runs of the same task, those over the same dataset first."""
+    fitting = [
+        other
+        for other in others
+        if other.task is run.task and other.run_id != run.run_id and other.rows_done
+    ]
+    fitting.sort(key=lambda other: other.dataset_id != run.dataset_id)
+    options = []
+    for other in fitting:
+        thresholds = thresholds_of(other)
+        model = f"{other.model_id} {other.variant}, " if other.model_id else ""
+        dataset = visible(datasets.get(other.dataset_id, other.dataset_id))
+        for mode in available_modes(other):
+            title = f"{MODE_TITLES[mode]} of run {other.run_id[:6]}"
+            options.append(
+                Option(
+                    f"run:{other.run_id}:{mode.value}",
+                    f"{title} ({visible(model)}{dataset})",
+                    Candidate(other.run_id, mode, thresholds.get(mode.value), title=title),
+                )
+            )
+    return options
