@@ -174,7 +174,7 @@ def print_scan(results: Mapping[Task, ScanResult]) -> None:
         if "linear_score" in result.metadata:
             line.append(f", linear tier {result.metadata['linear_score']:.3f}")
         if result.model is not None:
-            line.append(f", {result.model.id} {result.model.variant} {result.model.sha256[:12]}")
+            line.append(f", {result.model.title} {result.model.sha256[:12]}")
         console.print(line, soft_wrap=True)
         for factor in result.risk_factors[:5]:
             console.print(
