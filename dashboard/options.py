@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from dashboard.text import MODE_TITLES, visible
 from shield_engine.config import DEFAULT_THRESHOLD
-from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.decide.candidates import Candidate, candidate_of, of_policy
+from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo
@@ -24,11 +24,13 @@ class Option:
         key: What widgets and links carry: `mode:hybrid`, `policy:strict:2`, `run:1a2b:ml`.
         label: What the list of choices shows.
         candidate: What judges, with its short title.
+        policy: Where it came from; `None` for a mode.
     """
 
     key: str
     label: str
     candidate: Candidate
+    policy: Policy | None = None
 
     @property
     def threshold(self) -> float:
@@ -40,12 +42,9 @@ class Option:
 def mode_options(run: RunInfo, thresholds: Mapping[str, float]) -> list[Option]:
     """Return the modes of a run, each at its balanced threshold."""
     return [
-        Option(
-            f"mode:{mode.value}",
-            MODE_TITLES[mode],
-            Candidate(run.run_id, mode, thresholds.get(mode.value), title=MODE_TITLES[mode]),
-        )
+        Option(f"mode:{mode.value}", MODE_TITLES[mode], replace(candidate, title=MODE_TITLES[mode]))
         for mode in available_modes(run)
+        for candidate in [candidate_of(run, thresholds, mode=mode)]
     ]
 
 
@@ -65,7 +64,7 @@ def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Optio
         if policy.threshold is not None:
             decides = f"threshold {policy.threshold:g}"
         label = f"{candidate.title} ({MODE_TITLES[policy.mode]}, {decides})"
-        options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate))
+        options.append(Option(f"policy:{policy.name}:{policy.version}", label, candidate, policy))
     return options, reasons
 
 
@@ -102,16 +101,15 @@ def run_options(
     fitting.sort(key=lambda other: other.dataset_id != run.dataset_id)
     options = []
     for other in fitting:
-        thresholds = thresholds_of(other)
         model = f"{other.model_id} {other.variant}, " if other.model_id else ""
         dataset = visible(datasets.get(other.dataset_id, other.dataset_id))
-        for mode in available_modes(other):
-            title = f"{MODE_TITLES[mode]} of run {other.run_id[:6]}"
+        for option in mode_options(other, thresholds_of(other)):
+            mode, title = option.candidate.mode, f"{option.label} of run {other.run_id[:6]}"
             options.append(
                 Option(
                     f"run:{other.run_id}:{mode.value}",
                     f"{title} ({visible(model)}{dataset})",
-                    Candidate(other.run_id, mode, thresholds.get(mode.value), title=title),
+                    replace(option.candidate, title=title),
                 )
             )
     return options

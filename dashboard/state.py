@@ -20,16 +20,12 @@ from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
 from shield_engine.decide.compare import Comparison, compare, compare_slices
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    evaluate_run,
-    mode_view,
-    row_groups,
-)
+from shield_engine.decide.figures import Evaluated, evaluate_run
 from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
 from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
 from shield_engine.ml import ArtifactStore, ModelEntry
@@ -210,7 +206,7 @@ def sliced(
     if name is None:
         beyond = store.runs.beyond_window(candidates[0].run_id)
         is_beyond = np.isin(rows.row_index, beyond)
-        values, name = length_bands(rows.scores[0].chars, is_beyond), "length"
+        values, name = length_bands(rows.views[0].scores.chars, is_beyond), "length"
     else:
         values = store.datasets.slices(rows.dataset_id, name)[rows.row_index]
     return compare_slices(rows, name, values, winner)
@@ -240,7 +236,7 @@ def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")
-def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> ModeEvaluation:
+def mode_evaluation(key: RunKey, mode: Mode, threshold: float, bands: Bands) -> Evaluated:
     """Return one mode's figures of a run, as `shield eval --policy` prints them."""
     thresholds = {mode.value: threshold}
     return evaluate_run(

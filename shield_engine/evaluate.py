@@ -17,14 +17,9 @@ from shield_engine.datasets import (
     dataset_name,
     parse_label_map,
 )
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    evaluate_peer,
-    evaluate_run,
-    row_groups,
-    scores_table,
-)
+from shield_engine.decide.figures import Evaluated, evaluate_peer, evaluate_run, scores_table
 from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
@@ -123,14 +118,14 @@ class DatasetEvaluation:
     item: SuiteItem
     rows: int = 0
     quarantined: int = 0
-    modes: Mapping[Mode, ModeEvaluation] = field(default_factory=dict)
+    modes: Mapping[Mode, Evaluated] = field(default_factory=dict)
     run_id: str | None = None
     scores: pa.Table | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
-    peers: Mapping[str, ModeEvaluation] = field(default_factory=dict)
+    peers: Mapping[str, Evaluated] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""

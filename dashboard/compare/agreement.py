@@ -14,8 +14,8 @@ from dashboard.text import visible
 from dashboard.widgets import PAGE_ROWS, paged, show_metrics, show_table, show_text
 from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison
-from shield_engine.decide.figures import available_modes, mode_view
 from shield_engine.decide.slices import Prefilter, lattice
+from shield_engine.decide.views import available_modes, mode_view
 from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo, StoredRow
 from shield_engine.store.rows import stored_rows

@@ -13,11 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard.text import milliseconds, visible
-from shield_engine.decide.compare import Comparison, Pair, Standing
-from shield_engine.decide.figures import ModeView
+from shield_engine.decide.compare import Comparison, Pair
+from shield_engine.decide.figures import Evaluated
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, LatticeLine, SliceRow, SliceTable, SliceTest
 from shield_engine.decide.verdict import about
+from shield_engine.decide.views import ModeView
 from shield_engine.metrics.curves import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent
 from shield_engine.statistics import Figure
@@ -214,8 +215,8 @@ def load_frame(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 "Candidate": _marked(comparison, place),
-                "Scored": standing.scored,
-                "Errors": comparison.rows - standing.scored,
+                "Scored": standing.n,
+                "Errors": comparison.rows - standing.n,
                 "Flagged": _share_text(standing.flag_rate, base.flag_rate, pair is None),
                 "Model asked": _share_text(standing.asked_rate, base.asked_rate, pair is None),
                 "Verdicts unlike the baseline's": "-"
@@ -234,7 +235,7 @@ def _share_text(value: float | None, base: float | None, is_baseline: bool) -> s
     return f"{percent(value)} ({100 * (value - base):+.1f} points)"
 
 
-def _cost_text(standing: Standing, base: Standing, is_baseline: bool) -> str:
+def _cost_text(standing: Evaluated, base: Evaluated, is_baseline: bool) -> str:
     cost, other = standing.cost_per_million, base.cost_per_million
     if cost is None:
         return "-"

@@ -13,8 +13,9 @@ import streamlit as st
 
 from dashboard.gates.charts import distance_chart
 from dashboard.gates.tables import OUTCOME_CHIPS, distances, outcome_frame, starter, units
+from dashboard.options import Option, judge_options
 from dashboard.state import RunKey, balanced, resources
-from dashboard.text import MODE_TITLES, TASK_TITLES, plain, visible
+from dashboard.text import TASK_TITLES, plain, visible
 from dashboard.widgets import (
     charted,
     csv_bytes,
@@ -24,19 +25,9 @@ from dashboard.widgets import (
     show_error,
     show_table,
 )
-from shield_engine.decide.candidates import Candidate, of_policy
-from shield_engine.decide.figures import available_modes
-from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.gates import (
-    BASELINE,
-    Gate,
-    GateOutcome,
-    Outcome,
-    baseline_of,
-    candidate_of,
-    judge,
-    parse_gate,
-)
+from shield_engine.decide.candidates import Candidate, baseline_of, candidate_of
+from shield_engine.errors import ShieldError
+from shield_engine.gates import BASELINE, Gate, GateOutcome, Outcome, judge, parse_gate
 from shield_engine.policy import Policy
 from shield_engine.reports import (
     Report,
@@ -101,31 +92,18 @@ def _thresholds_of(run: RunInfo) -> dict[str, float]:
     return balanced(run)
 
 
-def _ways(run: RunInfo) -> dict[str, Mode | Policy]:
+def _ways(run: RunInfo) -> dict[str, Option]:
     """Return the modes and stored policies that a run can be judged by, by their titles."""
-    possible = available_modes(run)
-    modes = sorted(possible, key=lambda mode: mode is not Mode.HYBRID)
-    ways: dict[str, Mode | Policy] = {
-        f"{MODE_TITLES[mode]}, balanced threshold": mode for mode in modes
-    }
-    for policy in policies(resources().store):
-        try:
-            of_policy(policy, run)
-        except ConfigError:
-            continue
-        ways[f"Policy {policy.title}"] = policy
-    return ways
+    ways = {}
+    for option in judge_options(run, _thresholds_of(run), policies(resources().store)).values():
+        words = ", balanced threshold" if option.policy is None else ""
+        ways[f"{option.candidate.title}{words}"] = option
+    return dict(sorted(ways.items(), key=lambda way: way[1].key != f"mode:{Mode.HYBRID}"))
 
 
-def _candidate(run: RunInfo, way: Mode | Policy) -> Candidate:
-    if isinstance(way, Policy):
-        return candidate_of(run, _thresholds_of(run), policy=way)
-    return candidate_of(run, _thresholds_of(run), mode=way)
-
-
-def _pick_way(title: str, ways: Iterable[str], key: str, meaning: str) -> str:
-    # A policy's title holds a user's words.
-    return pick(title, {way: visible(way) for way in ways}, key=key, help=meaning)
+def _candidate(run: RunInfo, way: Option) -> Candidate:
+    mode = way.candidate.mode
+    return candidate_of(run, _thresholds_of(run), mode=mode, policy=way.policy)
 
 
 def choose_judged(runs: Mapping[str, RunInfo]) -> Judged:
@@ -136,7 +114,7 @@ def choose_judged(runs: Mapping[str, RunInfo]) -> Judged:
         run = runs[pick_run("Run", ordered, key="gate_run", in_url="run")]
         ways = _ways(run)
         meaning = "A mode at the registry's balanced threshold, or a saved policy of this model."
-        way = ways[_pick_way("Judge by", ways, "gate_way", meaning)]
+        way = ways[pick("Judge by", list(ways), key="gate_way", help=meaning)]
     candidate = _candidate(run, way)
     with right:
         alike = [other for other in ordered if other.task is run.task]
@@ -146,7 +124,7 @@ def choose_judged(runs: Mapping[str, RunInfo]) -> Judged:
             baseline = _choose_baseline(candidate, run, runs[against])
         else:
             st.caption("A baseline is the run that a requirement may compare with.")
-    return Judged(run, candidate, way if isinstance(way, Policy) else None, baseline)
+    return Judged(run, candidate, way.policy, baseline)
 
 
 def _choose_baseline(candidate: Candidate, run: RunInfo, other: RunInfo) -> Candidate:
@@ -155,7 +133,7 @@ def _choose_baseline(candidate: Candidate, run: RunInfo, other: RunInfo) -> Cand
         "As judged: the same mode and threshold, or the run's own threshold if another model "
         "scored it."
     )
-    way = _pick_way("Baseline decides by", [_SAME_WAY, *ways], "gate_baseline_way", meaning)
+    way = pick("Baseline decides by", [_SAME_WAY, *ways], key="gate_baseline_way", help=meaning)
     if way == _SAME_WAY:
         return baseline_of(candidate, run, other, _thresholds_of(other))
     return _candidate(other, ways[way])

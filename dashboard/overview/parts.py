@@ -9,7 +9,7 @@ from dashboard.tables import runs_frame
 from dashboard.text import MODE_TITLES, TASK_TITLES, plain
 from dashboard.widgets import errors_shown, is_active, show_table, status_chip, watch_run
 from shield_engine.datasets import import_rows
-from shield_engine.decide.figures import available_modes, mode_view
+from shield_engine.decide.views import available_modes, mode_view
 from shield_engine.evaluate import store_rows
 from shield_engine.metrics.table import percent
 from shield_engine.runs.execution import RunSpec, start

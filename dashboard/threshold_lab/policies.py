@@ -19,8 +19,8 @@ from dashboard.threshold_lab.tables import (
 )
 from dashboard.widgets import download, errors_shown, pick, show_table
 from shield_engine.config import Bands
-from shield_engine.decide.figures import row_groups
 from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.decide.views import row_groups
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo
 from shield_engine.store.library import delete_policy, policies, save_policy

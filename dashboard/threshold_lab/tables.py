@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shield_engine.decide.bands import BandPoint
-from shield_engine.decide.figures import ModeEvaluation
+from shield_engine.decide.figures import Evaluated
 from shield_engine.decide.lab import Lab
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
@@ -128,7 +128,7 @@ def tiles(figures: Mapping[str, Figure]) -> list[tuple[str, str, str | None]]:
     ]
 
 
-def exact_text(figures: ModeEvaluation) -> str:
+def exact_text(figures: Evaluated) -> str:
     """Return the figures that go into a policy; `shield eval --policy` prints the same."""
     known = [
         f"{name} {figure_text(name, figure)}"
@@ -322,7 +322,7 @@ def new_policy(
     run: RunInfo,
     dataset: DatasetInfo,
     mode: Mode,
-    evaluation: ModeEvaluation,
+    evaluation: Evaluated,
     *,
     threshold: float | None,
     bands: Any,

@@ -304,7 +304,7 @@ def _sides(
     against: BaselineOptions,
 ) -> tuple[Candidate, Candidate | None]:
     """Return what is judged and what it is compared with."""
-    from shield_engine.gates import baseline_of, candidate_of
+    from shield_engine.decide.candidates import baseline_of, candidate_of
 
     run = store.runs.find(run_id)
     candidate = candidate_of(

@@ -18,7 +18,7 @@ from shield_engine.settings import write_file
 from shield_engine.types import ScanResult, Task
 
 if TYPE_CHECKING:
-    from shield_engine.decide.figures import ModeEvaluation
+    from shield_engine.decide.figures import Evaluated
     from shield_engine.evaluate import DatasetEvaluation
 
 __all__ = [
@@ -129,7 +129,7 @@ def print_evaluation(result: DatasetEvaluation) -> None:
     console.print(table)
 
 
-def _latency(figures: ModeEvaluation) -> str:
+def _latency(figures: Evaluated) -> str:
     latency = figures.latency
     if latency.p50 is None or latency.p95 is None or latency.p99 is None:
         return "-"
@@ -140,7 +140,7 @@ def _share(part: int, whole: int) -> str:
     return percent(part / whole if whole else None)
 
 
-_COUNTS: Mapping[str, Callable[[ModeEvaluation], str]] = {
+_COUNTS: Mapping[str, Callable[[Evaluated], str]] = {
     "threshold": lambda m: "argmax" if m.threshold is None else f"{m.threshold:g}",
     "rows scored / errors": lambda m: f"{m.n:,} / {m.errors:,}",
     "flagged": lambda m: _share(m.flagged, m.n),

@@ -19,7 +19,7 @@ from shield_engine.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shield_engine.decide.figures import ModeView
+    from shield_engine.decide.views import ModeView
     from shield_engine.store import Scores
 
     Floats = NDArray[np.float64]

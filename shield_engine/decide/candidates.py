@@ -13,23 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.config import Bands
-from shield_engine.decide.figures import (
+from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.decide.views import (
     ModeView,
     available_modes,
-    mode_latency,
+    check_modes,
     mode_view,
     row_groups,
 )
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo, Scores, Store
-from shield_engine.types import Mode
+from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Aligned", "Candidate", "RowOverlap", "align", "of_policy", "overlap", "subset"]
+__all__ = [
+    "Aligned",
+    "Candidate",
+    "RowOverlap",
+    "align",
+    "baseline_of",
+    "candidate_of",
+    "of_policy",
+    "overlap",
+    "subset",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +85,15 @@ class Aligned:
 
     Attributes:
         candidates: What is compared.
-        scores: Each candidate's stored scores on those rows.
         views: Each candidate's verdicts on those rows.
-        groups: Group of each row; `None` if no row has one.
-        dataset_id: Dataset whose row indexes `scores[0]` carries.
+        groups: Code of each row's group; `None` if no row has one.
+        dataset_id: Dataset whose row indexes `row_index` carries.
         left_out: By run id, rows left out because another run lacks them.
     """
 
     candidates: tuple[Candidate, ...]
-    scores: tuple[Scores, ...]
     views: tuple[ModeView, ...]
-    groups: NDArray[np.object_] | None
+    groups: NDArray[np.int64] | None
     dataset_id: str
     left_out: Mapping[str, int]
 
@@ -98,11 +106,7 @@ class Aligned:
     @property
     def row_index(self) -> NDArray[np.int64]:
         """Row indexes in `dataset_id`."""
-        return self.scores[0].row_index
-
-    def latency_ms(self, position: int) -> NDArray[np.float64]:
-        """Return what each row took, or would take, by a candidate; NaN on a cache hit."""
-        return mode_latency(self.scores[position], self.views[position])
+        return self.views[0].scores.row_index
 
 
 def of_policy(policy: Policy, run: RunInfo) -> Candidate:
@@ -127,6 +131,52 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
             f"policy {policy.title} cannot be judged by run {run.run_id}: it {reason}"
         )
     return Candidate(run.run_id, policy.mode, policy.threshold, policy.bands, policy.title)
+
+
+def candidate_of(
+    run: RunInfo,
+    thresholds: Mapping[str, float],
+    *,
+    mode: Mode | None = None,
+    policy: Policy | None = None,
+) -> Candidate:
+    """Return what of a run is judged: a policy, a mode, or hybrid where the run has both parts.
+
+    Args:
+        run: Whose scores.
+        thresholds: By mode; .5 where a mode is not named.
+        mode: Which parts decide; by default hybrid, or the only part there is.
+        policy: Decides mode, threshold and bands.
+
+    Raises:
+        ConfigError: The policy does not fit the run, or the run lacks what the mode needs.
+    """
+    if policy is not None:
+        return of_policy(policy, run)
+    possible = available_modes(run)
+    mode = mode or (Mode.HYBRID if Mode.HYBRID in possible else possible[0])
+    check_modes(run, mode)
+    return Candidate(run.run_id, mode, _threshold(run, mode, thresholds))
+
+
+def baseline_of(
+    candidate: Candidate, run: RunInfo, baseline: RunInfo, thresholds: Mapping[str, float]
+) -> Candidate:
+    """Return another run as what `candidate` is compared with, decided as alike as possible.
+
+    Mode and bands are the candidate's. So is the threshold, if the same model file scored both runs
+    or no model is asked; otherwise it is the baseline's own, because scores of another model mean
+    something else.
+
+    Args:
+        candidate: What is judged.
+        run: The candidate's run.
+        baseline: The run to compare with.
+        thresholds: Of the baseline's run, by mode.
+    """
+    is_same = candidate.mode is Mode.HEURISTIC or run.model_sha256 == baseline.model_sha256
+    threshold = candidate.threshold if is_same else _threshold(baseline, candidate.mode, thresholds)
+    return Candidate(baseline.run_id, candidate.mode, threshold, candidate.bands)
 
 
 def overlap(store: Store, run_ids: Sequence[str]) -> RowOverlap:
@@ -163,12 +213,7 @@ def align(store: Store, candidates: Sequence[Candidate], *, intersect: bool = Fa
     if len(tasks) > 1:
         raise ConfigError(f"runs of different tasks cannot be compared: {', '.join(tasks)}")
     for candidate in candidates:
-        run = runs[candidate.run_id]
-        if candidate.mode not in available_modes(run):
-            raise ConfigError(
-                f"run {run.run_id} scored only {', '.join(run.parts)}; "
-                f"it cannot answer for {candidate.mode.value}"
-            )
+        check_modes(runs[candidate.run_id], candidate.mode)
     scores = {run_id: store.runs.scores(run_id) for run_id in runs}
     first = runs[candidates[0].run_id]
     left_out = dict.fromkeys(runs, 0)
@@ -185,7 +230,6 @@ def align(store: Store, candidates: Sequence[Candidate], *, intersect: bool = Fa
         scores = {run_id: subset(found, rows[run_id]) for run_id, found in scores.items()}
     return Aligned(
         candidates=tuple(candidates),
-        scores=tuple(scores[candidate.run_id] for candidate in candidates),
         views=tuple(
             mode_view(
                 scores[candidate.run_id], candidate.mode, candidate.threshold, candidate.bands
@@ -244,3 +288,8 @@ def _row_keys(store: Store, run_id: str) -> dict[Any, int]:
         number = seen[digest, label] = seen.get((digest, label), -1) + 1
         keys[digest, label, number] = position
     return keys
+
+
+def _threshold(run: RunInfo, mode: Mode, thresholds: Mapping[str, float]) -> float | None:
+    """Return a mode's threshold, .5 if none is known; three classes may do without."""
+    return thresholds.get(mode.value, None if run.task is Task.SENTIMENT else DEFAULT_THRESHOLD)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.figures import SENTIMENT_POSITIVE
+from shield_engine.decide.figures import Evaluated, figures_of
 from shield_engine.decide.paired import (
     LatencyRatio,
     Patterns,
@@ -22,23 +22,18 @@ from shield_engine.decide.paired import (
 )
 from shield_engine.decide.slices import FrontierPoint, SliceTable, frontier, slice_table
 from shield_engine.decide.verdict import Nouns, pair_sentence
-from shield_engine.metrics.figures import (
-    LatencySummary,
-    binary_metrics,
-    latency_summary,
-    multiclass_metrics,
-)
+from shield_engine.metrics.inputs import group_codes
 from shield_engine.statistics import Figure
 from shield_engine.statistics.tests import PairTest, holm, pair_test, settled
-from shield_engine.types import LABELS, Mode, Task
+from shield_engine.types import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shield_engine.decide.candidates import Aligned
-    from shield_engine.decide.figures import ModeView
+    from shield_engine.decide.views import ModeView
 
-__all__ = ["Comparison", "Pair", "Standing", "compare", "compare_slices", "cost_per_million"]
+__all__ = ["Comparison", "Pair", "compare", "compare_slices"]
 
 MOST_RESAMPLED_ROWS = 200_000
 """Above this many rows in groups a candidate's own F1, MCC and areas are given without an interval:
@@ -46,62 +41,6 @@ MOST_RESAMPLED_ROWS = 200_000
 """
 
 _NO_SLICES: Mapping[str, NDArray[np.object_]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """One candidate by itself, on the rows that all candidates share.
-
-    Attributes:
-        title: Shown to users.
-        mode: Which parts decide.
-        threshold: `None` where the most probable of three labels decides.
-        scored: Rows it scored.
-        flagged: Rows of those that it flags (for three classes: calls negative).
-        asked: Rows of those that need the model.
-        metrics: As `binary_metrics` or `multiclass_metrics`, on rows that count for all.
-        latency: Of rows that the cache did not answer, milliseconds.
-        mean_ms: Their mean; `None` without any.
-        latency_hit: Of rows that the cache answered, milliseconds.
-        cost_per_million: Of a million scans one after another; `None` without a price.
-    """
-
-    title: str
-    mode: Mode
-    threshold: float | None
-    scored: int
-    flagged: int
-    asked: int
-    metrics: Mapping[str, Figure]
-    latency: LatencySummary
-    mean_ms: float | None
-    latency_hit: LatencySummary
-    cost_per_million: float | None
-
-    @property
-    def flag_rate(self) -> float | None:
-        """Share of scored rows that are flagged; `None` without any."""
-        return self.flagged / self.scored if self.scored else None
-
-    @property
-    def asked_rate(self) -> float | None:
-        """Share of scored rows that need the model; `None` without any."""
-        return self.asked / self.scored if self.scored else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the candidate as plain JSON values."""
-        return {
-            "title": self.title,
-            "mode": self.mode.value,
-            "threshold": self.threshold,
-            "scored": self.scored,
-            "flagged": self.flagged,
-            "asked": self.asked,
-            "metrics": {name: figure.as_dict() for name, figure in self.metrics.items()},
-            "latency_ms": self.latency.as_dict() | {"mean": self.mean_ms},
-            "latency_hit_ms": self.latency_hit.as_dict(),
-            "cost_per_million": self.cost_per_million,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +118,7 @@ class Comparison:
     n: int
     positives: int | None
     metric: str
-    standings: tuple[Standing, ...]
+    standings: tuple[Evaluated, ...]
     baseline: int
     winner: int | None
     pairs: tuple[Pair, ...]
@@ -207,10 +146,7 @@ class Comparison:
 
     def priced(self, price_per_hour: float | None) -> Comparison:
         """Return the comparison with costs at a machine's price per hour, in any currency."""
-        standings = tuple(
-            replace(standing, cost_per_million=cost_per_million(standing.mean_ms, price_per_hour))
-            for standing in self.standings
-        )
+        standings = tuple(standing.priced(price_per_hour) for standing in self.standings)
         points = _frontier(standings, self.metric) if self.frontier else ()
         return replace(self, standings=standings, frontier=points)
 
@@ -234,7 +170,7 @@ class Comparison:
             "confidence": self.confidence,
             "seed": self.seed,
             "tests_in_family": len(self.tests),
-            "candidates": [standing.as_dict() for standing in self.standings],
+            "candidates": [standing.as_candidate() for standing in self.standings],
             "pairs": [pair.as_dict() for pair in self.pairs],
             "slices": {name: table.as_dict() for name, table in self.slices.items()},
             "frontier": [point.as_dict() for point in self.frontier],
@@ -278,14 +214,21 @@ def compare(
     keep = aligned.counts
     labels = views[0].labels[keep]
     names = views[0].label_names
-    groups = None if aligned.groups is None else _codes(aligned.groups[keep])
+    groups = _codes(aligned, keep)
     if resamples is None and groups is not None and len(labels) > MOST_RESAMPLED_ROWS:
         resamples = 0
     standings = tuple(
-        _standing(aligned, place, titles[place], keep, groups, price_per_hour, seed=seed,
-                  confidence=confidence, resamples=resamples)
-        for place in range(len(views))
-    )  # fmt: skip
+        figures_of(
+            view,
+            keep,
+            aligned.groups,
+            title=title,
+            seed=seed,
+            resamples=resamples,
+            confidence=confidence,
+        ).priced(price_per_hour)
+        for view, title in zip(views, titles, strict=True)
+    )
     verdicts = np.column_stack([view.predicted[keep] for view in views])
     patterns = Patterns.of(labels, verdicts, len(names), groups=groups, seed=seed)
     others = [place for place in range(len(views)) if place != baseline]
@@ -349,20 +292,10 @@ def compare_slices(
         np.column_stack([view.predicted[keep] for view in aligned.views]),
         winner=winner,
         n_classes=len(aligned.views[0].label_names),
-        groups=None if aligned.groups is None else _codes(aligned.groups[keep]),
+        groups=_codes(aligned, keep),
         seed=seed,
         confidence=confidence,
     )
-
-
-def cost_per_million(mean_ms: float | None, price_per_hour: float | None) -> float | None:
-    """Return what a million scans cost, one after another on a machine paid by the hour.
-
-    mean_ms / 3,600,000 ms an hour x price x 1,000,000. `None` where either is unknown.
-    """
-    if mean_ms is None or price_per_hour is None:
-        return None
-    return mean_ms / 3.6 * price_per_hour
 
 
 def _titles(aligned: Aligned) -> tuple[str, ...]:
@@ -378,56 +311,9 @@ def _titles(aligned: Aligned) -> tuple[str, ...]:
     return tuple(titles)
 
 
-def _codes(groups: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Return each group as a number; sorting a million names would take seconds."""
-    seen: dict[Any, int] = {}
-    return np.fromiter(
-        (seen.setdefault(name, len(seen)) for name in groups), np.int64, count=len(groups)
-    )
-
-
-def _standing(
-    aligned: Aligned,
-    place: int,
-    title: str,
-    keep: NDArray[np.bool_],
-    groups: NDArray[np.int64] | None,
-    price_per_hour: float | None,
-    **sampling: Any,
-) -> Standing:
-    view = aligned.views[place]
-    ms = aligned.latency_ms(place)
-    ms = ms[view.is_scored & ~np.isnan(ms)]
-    mean_ms = float(ms.mean()) if len(ms) else None
-    hits = aligned.scores[place].hit_ms
-    if view.risk is not None and view.threshold is not None:
-        metrics = binary_metrics(
-            view.labels[keep], view.risk[keep], view.threshold,
-            lengths=aligned.scores[place].chars[keep], groups=groups, **sampling,
-        )  # fmt: skip
-    else:
-        metrics = multiclass_metrics(
-            view.labels[keep], view.probabilities[keep], view.label_names, groups=groups, **sampling
-        )
-    return Standing(
-        title=title,
-        mode=view.mode,
-        threshold=view.threshold,
-        scored=int(view.is_scored.sum()),
-        flagged=int(_flags(view).sum()),
-        asked=int((view.asked & view.is_scored).sum()),
-        metrics=metrics,
-        latency=latency_summary(ms),
-        mean_ms=mean_ms,
-        latency_hit=latency_summary(hits[view.is_scored & ~np.isnan(hits)]),
-        cost_per_million=cost_per_million(mean_ms, price_per_hour),
-    )
-
-
-def _flags(view: ModeView) -> NDArray[np.bool_]:
-    risky = 1 if view.risk is not None else LABELS[view.task].index(SENTIMENT_POSITIVE)
-    flags: NDArray[np.bool_] = view.predicted == risky
-    return flags
+def _codes(aligned: Aligned, keep: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Return the group of each row that counts, numbered without gaps."""
+    return None if aligned.groups is None else group_codes(aligned.groups[keep], int(keep.sum()))
 
 
 def _metric(view: ModeView, labels: NDArray[np.int64]) -> str:
@@ -436,7 +322,7 @@ def _metric(view: ModeView, labels: NDArray[np.int64]) -> str:
     return "f1" if len(np.unique(labels)) == 2 else "accuracy"
 
 
-def _winner(standings: Sequence[Standing], metric: str) -> int:
+def _winner(standings: Sequence[Evaluated], metric: str) -> int:
     values = [standing.metrics[metric].value or 0.0 for standing in standings]
     return values.index(max(values))
 
@@ -496,7 +382,7 @@ def _pair(
         differences["roc_auc"] = auc_difference(
             old.labels[keep], old.risk[keep], new.risk[keep], groups=groups, confidence=confidence
         )
-    before, after = aligned.latency_ms(baseline), aligned.latency_ms(place)
+    before, after = old.latency_ms, new.latency_ms
     is_scored = old.is_scored & new.is_scored
     before, after = (np.where(is_scored, ms, np.nan) for ms in (before, after))
     latency = tuple(
@@ -522,7 +408,7 @@ def _pair(
     )  # fmt: skip
 
 
-def _frontier(standings: Sequence[Standing], metric: str) -> tuple[FrontierPoint, ...]:
+def _frontier(standings: Sequence[Evaluated], metric: str) -> tuple[FrontierPoint, ...]:
     return frontier(
         [standing.title for standing in standings],
         [1 - (standing.metrics[metric].value or 0.0) for standing in standings],

@@ -1,8 +1,4 @@
-"""Stored scores of a run to the figures of every mode: one function for page, command and report.
-
-Modes are derived from the parts' scores, so they are always compared on the same rows. Hides how a
-sentiment set with two labels becomes a binary one, and which latency belongs to which mode.
-"""
+"""Stored scores of a run to the figures of every mode: one function for page, command and report."""
 
 from __future__ import annotations
 
@@ -11,22 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.config import Bands
+from shield_engine.decide.views import (
+    ModeView,
+    available_modes,
+    check_modes,
+    mode_view,
+    row_groups,
+)
 from shield_engine.decision import decided
 from shield_engine.errors import ConfigError
 from shield_engine.guards.peers import Peer
-from shield_engine.metrics.figures import (
-    LatencySummary,
-    binary_metrics,
-    latency_summary,
-    multiclass_metrics,
-    two_class_view,
-)
+from shield_engine.metrics.figures import LatencySummary, latency_summary
 from shield_engine.statistics import Figure
 from shield_engine.store import RunInfo, Scores, Store
 from shield_engine.types import LABELS, Mode, Task
@@ -36,92 +32,94 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "ModeEvaluation",
-    "ModeView",
-    "available_modes",
+    "Evaluated",
+    "cost_per_million",
     "evaluate_peer",
     "evaluate_run",
-    "mode_view",
-    "row_groups",
+    "figures_of",
     "scores_table",
 ]
 
 logger = logging.getLogger(__name__)
 
-SENTIMENT_POSITIVE = "negative"
-
-
-@dataclass(frozen=True)
-class ModeView:
-    """The rows of a run as one mode sees them, ready for metrics.
-
-    Attributes:
-        mode: Which mode.
-        threshold: Turns `risk` into a verdict; `None` where the verdict is the argmax of three.
-        probabilities: Shape (n, labels); NaN rows are errors of this mode.
-        asked: True where the mode needed the model.
-        labels: Index into `label_names`, -1 without a label.
-        label_names: The task's labels, or the two that occur in a sentiment set.
-        risk: Probability of the positive label, shape (n,); `None` for three classes.
-    """
-
-    task: Task
-    mode: Mode
-    threshold: float | None
-    probabilities: NDArray[np.float64]
-    asked: NDArray[np.bool_]
-    labels: NDArray[np.int64]
-    label_names: tuple[str, ...]
-    risk: NDArray[np.float64] | None
-
-    @cached_property
-    def is_scored(self) -> NDArray[np.bool_]:
-        """True where this mode has a score."""
-        scored: NDArray[np.bool_] = ~np.isnan(self.probabilities[:, 0])
-        return scored
-
-    @cached_property
-    def counts(self) -> NDArray[np.bool_]:
-        """True where this mode has a score and the row a label."""
-        return self.is_scored & (self.labels >= 0)
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The verdict of each row as an index into `label_names`, -1 where there is no score."""
-        if self.risk is not None and self.threshold is not None:
-            with np.errstate(invalid="ignore"):
-                verdict = (self.risk >= self.threshold).astype(np.int64)
-        else:
-            verdict = np.nan_to_num(self.probabilities).argmax(axis=1)
-        verdict[~self.is_scored] = -1
-        return verdict
+Metrics = Mapping[str, Figure]
 
 
 @dataclass(frozen=True, slots=True)
-class ModeEvaluation:
-    """Everything that one mode's scores say of a labelled or unlabelled set."""
+class Evaluated:
+    """Everything that one way of deciding says of a labelled or unlabelled set.
 
+    Attributes:
+        title: Shown to users; empty for a mode by itself.
+        mode: Which parts decide.
+        threshold: `None` where the most probable of three labels decides.
+        labels: The task's labels, or the two that occur in a sentiment set.
+        n: Rows it scored.
+        errors: Rows it could not.
+        flagged: Scored rows that it flags; of three classes, those it calls negative.
+        asked: Scored rows that need the model.
+        hits: Scored rows that the cache answered.
+        metrics: Of labelled rows, as `ModeView.metrics` gives them.
+        latency: Of rows that the cache did not answer, milliseconds.
+        mean_ms: Their mean; `None` without any.
+        latency_hit: Of rows that the cache answered, milliseconds.
+        slices: Metrics by slice column and value; `None` if none were asked for.
+        variant: Of the model; `None` where none is asked or it is not known.
+        model_sha256: Likewise.
+        cost_per_million: Of a million scans one after another; `None` without a price.
+    """
+
+    title: str
     mode: Mode
+    threshold: float | None
+    labels: tuple[str, ...]
     n: int
     errors: int
-    threshold: float | None
-    variant: str | None
-    model_sha256: str | None
-    positive_label: str | None
-    labels: tuple[str, ...]
-    metrics: Mapping[str, Figure]
-    latency: LatencySummary
-    latency_hit: LatencySummary
-    hits: int
-    misses: int
     flagged: int
     asked: int
-    slices: Mapping[str, Mapping[str, Mapping[str, Figure]]] | None = None
+    hits: int
+    metrics: Metrics
+    latency: LatencySummary
+    mean_ms: float | None
+    latency_hit: LatencySummary
+    slices: Mapping[str, Mapping[str, Metrics]] | None = None
+    variant: str | None = None
+    model_sha256: str | None = None
+    cost_per_million: float | None = None
+
+    @property
+    def positive_label(self) -> str | None:
+        """The label that counts as risky; `None` for three classes."""
+        return None if self.threshold is None else self.labels[1]
+
+    @property
+    def misses(self) -> int:
+        """Scored rows that the cache did not answer."""
+        return self.n - self.hits
+
+    @property
+    def flag_rate(self) -> float | None:
+        """Share of scored rows that are flagged; `None` without any."""
+        return self.flagged / self.n if self.n else None
+
+    @property
+    def asked_rate(self) -> float | None:
+        """Share of scored rows that need the model; `None` without any."""
+        return self.asked / self.n if self.n else None
+
+    def by_model_of(self, run: RunInfo) -> Evaluated:
+        """Return the figures with the run's model, if the mode may ask it."""
+        if self.mode is Mode.HEURISTIC:
+            return self
+        return replace(self, variant=run.variant, model_sha256=run.model_sha256)
+
+    def priced(self, price_per_hour: float | None) -> Evaluated:
+        """Return the figures with the cost at a machine's price per hour, in any currency."""
+        return replace(self, cost_per_million=cost_per_million(self.mean_ms, price_per_hour))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mode as the evaluation output writes it."""
         derived = {"derived": True} if self.mode in {Mode.HYBRID, Mode.BOTH} else {}
-        lookups = self.hits + self.misses
         document: dict[str, Any] = {
             "n": self.n,
             "errors": self.errors,
@@ -131,79 +129,102 @@ class ModeEvaluation:
             "model_sha256": self.model_sha256,
             "positive_label": self.positive_label,
             "labels": list(self.labels),
-            "metrics": {name: figure.as_dict() for name, figure in self.metrics.items()},
+            "metrics": _plain(self.metrics),
             "latency_ms": self.latency.as_dict() | derived,
             "latency_hit_ms": self.latency_hit.as_dict() | derived,
             "cache": {
                 "hits": self.hits,
                 "misses": self.misses,
-                "hit_rate": self.hits / lookups if lookups else None,
+                "hit_rate": self.hits / self.n if self.n else None,
             },
-            "flag_rate": self.flagged / self.n if self.n else None,
+            "flag_rate": self.flag_rate,
             "model_asked": self.asked,
         }
         if self.slices is not None:
             document["slices"] = {
-                name: {
-                    value: {metric: figure.as_dict() for metric, figure in figures.items()}
-                    for value, figures in values.items()
-                }
+                name: {value: _plain(metrics) for value, metrics in values.items()}
                 for name, values in self.slices.items()
             }
         return document
 
+    def as_candidate(self) -> dict[str, Any]:
+        """Return the figures as a comparison writes them."""
+        return {
+            "title": self.title,
+            "mode": self.mode.value,
+            "threshold": self.threshold,
+            "scored": self.n,
+            "flagged": self.flagged,
+            "asked": self.asked,
+            "metrics": _plain(self.metrics),
+            "latency_ms": self.latency.as_dict() | {"mean": self.mean_ms},
+            "latency_hit_ms": self.latency_hit.as_dict(),
+            "cost_per_million": self.cost_per_million,
+        }
 
-def available_modes(run: RunInfo) -> tuple[Mode, ...]:
-    """Return the modes that can be derived from what the run stored."""
-    if set(run.parts) == {"heuristic"}:
-        return (Mode.HEURISTIC,)
-    if set(run.parts) == {"ml"}:
-        return (Mode.ML,)
-    return tuple(Mode)
+
+def cost_per_million(mean_ms: float | None, price_per_hour: float | None) -> float | None:
+    """Return what a million scans cost, one after another on a machine paid by the hour.
+
+    mean_ms / 3,600,000 ms an hour x price x 1,000,000. `None` where either is unknown.
+    """
+    if mean_ms is None or price_per_hour is None:
+        return None
+    return mean_ms / 3.6 * price_per_hour
 
 
-def mode_view(
-    scores: Scores, mode: Mode, threshold: float | None = None, bands: Bands | None = None
-) -> ModeView:
-    """Return a run's scores as `mode` sees them.
+def figures_of(
+    view: ModeView,
+    rows: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.int64] | None = None,
+    *,
+    title: str = "",
+    slices: Mapping[str, NDArray[np.object_]] | None = None,
+    seed: int = 7,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+) -> Evaluated:
+    """Return every figure of one way of deciding.
 
     Args:
-        scores: What the run stored.
-        mode: The mode to derive.
-        threshold: Turns risk into a verdict, .5 if `None`; without meaning for three classes.
-        bands: Hybrid bands.
+        view: Its verdicts.
+        rows: Which rows the metrics use, each with a score and a label; all such if `None`.
+        groups: Group of each row of the view; `None` if no row has one.
+        title: Shown to users.
+        slices: Slice column -> each row's value: gives the metrics by value, too.
+        seed: Of the bootstrap.
+        resamples: See `binary_metrics`.
+        confidence: Of every interval.
     """
-    probabilities, asked = decided(
-        scores.task, mode, scores.heuristic, scores.model, bands or Bands(), scores.linear
-    )
-    names = LABELS[scores.task]
-    threshold = DEFAULT_THRESHOLD if threshold is None else threshold
-    if scores.task is not Task.SENTIMENT:
-        return ModeView(
-            scores.task, mode, threshold, probabilities, asked, scores.labels, names,
-            probabilities[:, 1],
-        )  # fmt: skip
-    labelled = scores.labels >= 0
-    if len(np.unique(scores.labels[labelled])) != 2:
-        return ModeView(scores.task, mode, None, probabilities, asked, scores.labels, names, None)
-    # Unlabelled and failed rows are carried along: give them a stand-in for the conversion only.
-    stand_in = int(scores.labels[labelled][0])
-    view = two_class_view(
-        np.where(labelled, scores.labels, stand_in),
-        np.nan_to_num(probabilities, nan=1.0),
-        names,
-        positive=SENTIMENT_POSITIVE,
-    )
-    risk = np.where(np.isnan(probabilities[:, 0]), np.nan, view.scores)
-    return ModeView(
-        task=scores.task,
-        mode=mode,
-        threshold=threshold,
-        probabilities=np.column_stack([1 - risk, risk]),
-        asked=asked,
-        labels=np.where(labelled, view.labels, -1),
-        label_names=view.label_names,
-        risk=risk,
+    rows = view.counts if rows is None else rows
+
+    def metrics(chosen: NDArray[np.bool_]) -> dict[str, Figure]:
+        return view.metrics(chosen, groups, seed=seed, resamples=resamples, confidence=confidence)
+
+    by_slice = None
+    if slices:
+        by_slice = {
+            name: {str(value): metrics(rows & (values == value)) for value in sorted(set(values))}
+            for name, values in slices.items()
+        }
+    is_hit, ms = view.is_scored & view.scores.is_hit, view.latency_ms
+    ms = ms[view.is_scored & ~is_hit & ~np.isnan(ms)]
+    n = int(view.is_scored.sum())
+    return Evaluated(
+        title=title,
+        mode=view.mode,
+        threshold=view.threshold,
+        labels=view.label_names,
+        n=n,
+        errors=len(view.labels) - n,
+        flagged=int(view.flags.sum()),
+        asked=int((view.asked & view.is_scored).sum()),
+        hits=int(is_hit.sum()),
+        metrics=metrics(rows),
+        latency=latency_summary(ms),
+        mean_ms=float(ms.mean()) if len(ms) else None,
+        latency_hit=latency_summary(view.scores.hit_ms[is_hit]),
+        slices=by_slice,
     )
 
 
@@ -216,7 +237,7 @@ def evaluate_run(
     bands: Bands | None = None,
     slice_names: Sequence[str] = (),
     seed: int = 7,
-) -> dict[Mode, ModeEvaluation]:
+) -> dict[Mode, Evaluated]:
     """Return every figure of every mode of a run.
 
     Args:
@@ -232,28 +253,16 @@ def evaluate_run(
         ConfigError: A mode needs a part that the run did not score.
     """
     run = store.runs.find(run_id)
-    possible = available_modes(run)
-    modes = possible if modes is None else modes
-    missing = [mode.value for mode in modes if mode not in possible]
-    if missing:
-        raise ConfigError(
-            f"run {run_id} scored only {', '.join(run.parts)}; "
-            f"it cannot answer for {', '.join(missing)}"
-        )
-    scores = store.runs.scores(run_id)
-    groups = row_groups(store, run.dataset_id, scores)
-    slices = {
-        name: store.datasets.slices(run.dataset_id, name)[scores.row_index] for name in slice_names
-    }
+    modes = available_modes(run) if modes is None else modes
+    check_modes(run, *modes)
+    rows = _RunRows.of(store, run, slice_names)
     return {
-        mode: _evaluate_mode(
-            run,
-            scores,
-            mode_view(scores, mode, (thresholds or {}).get(mode.value), bands),
-            groups,
-            slices,
-            seed,
-        )
+        mode: figures_of(
+            mode_view(rows.scores, mode, (thresholds or {}).get(mode.value), bands),
+            groups=rows.groups,
+            slices=rows.slices,
+            seed=seed,
+        ).by_model_of(run)
         for mode in modes
     }
 
@@ -266,7 +275,7 @@ def evaluate_peer(
     workers: int = 1,
     slice_names: Sequence[str] = (),
     seed: int = 7,
-) -> ModeEvaluation:
+) -> Evaluated:
     """Return a peer's figures on the rows that a run scored; its scores are not stored.
 
     A text on which the peer fails is an error of that row. `variant` is the peer's version, and
@@ -285,56 +294,40 @@ def evaluate_peer(
         StoreError: The texts were purged.
     """
     run = store.runs.find(run_id)
-    scores = store.runs.scores(run_id)
-    if peer.task is not scores.task:
-        raise ConfigError(f"{peer.name} is for {peer.task.value}, the run for {scores.task.value}")
-    width = len(LABELS[peer.task])
-
-    def judge(text: str) -> tuple[tuple[float, ...], float]:
-        started = time.perf_counter()
-        try:
-            found = peer.score(text)
-        except Exception as error:  # noqa: BLE001 - somebody else's code; the row is an error
-            logger.warning("%s failed on a row: %s", peer.name, type(error).__name__)
-            return (np.nan,) * width, np.nan
-        return found, (time.perf_counter() - started) * 1000
-
-    last = int(scores.row_index[-1]) + 1 if len(scores) else 0
+    if peer.task is not run.task:
+        raise ConfigError(f"{peer.name} is for {peer.task.value}, the run for {run.task.value}")
+    rows = _RunRows.of(store, run, slice_names)
+    indexes = rows.scores.row_index
+    last = int(indexes[-1]) + 1 if len(indexes) else 0
     texts = {index: text for index, text, _ in store.datasets.texts(run.dataset_id, 0, last)}
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(judge, (texts[int(index)] for index in scores.row_index)))
-    model = np.array([one for one, _ in found], dtype=float).reshape(len(found), width)
+        asked = pool.map(lambda index: _ask(peer, texts[int(index)]), indexes)
+        width = 1 + len(LABELS[peer.task])
+        answers = np.array(list(asked), dtype=float).reshape(len(indexes), width)
     theirs = replace(
-        scores,
+        rows.scores,
         heuristic=None,
-        model=model,
+        model=answers[:, 1:],
         linear=None,
-        model_ms=np.array([ms for _, ms in found], dtype=float),
-        is_hit=np.zeros(len(found), dtype=bool),
-        hit_ms=np.full(len(found), np.nan),
-        has_error=np.isnan(model).any(axis=1),
+        model_ms=answers[:, 0],
+        is_hit=np.zeros(len(indexes), dtype=bool),
+        hit_ms=np.full(len(indexes), np.nan),
+        has_error=np.isnan(answers).any(axis=1),
     )
-    groups = row_groups(store, run.dataset_id, scores)
-    slices = {
-        name: store.datasets.slices(run.dataset_id, name)[scores.row_index] for name in slice_names
-    }
     view = mode_view(theirs, Mode.ML, peer.threshold)
-    result = _evaluate_mode(run, theirs, view, groups, slices, seed)
-    return replace(result, variant=peer.version, model_sha256=None, asked=0)
+    figures = figures_of(view, groups=rows.groups, slices=rows.slices, seed=seed)
+    return replace(figures, variant=peer.version, asked=0)
 
 
-def row_groups(store: Store, dataset_id: str, scores: Scores) -> NDArray[np.object_] | None:
-    """Return the group of each scored row, a row without one being a group of its own."""
-    groups = store.datasets.groups(dataset_id)
-    if groups is None:
-        return None
-    return np.array(
-        [
-            f"row {index}" if groups[index] is None else f"group {groups[index]}"
-            for index in scores.row_index
-        ],
-        dtype=object,
-    )
+def _ask(peer: Peer, text: str) -> tuple[float, ...]:
+    """Return milliseconds and each label's probability, NaN where the peer fails."""
+    started = time.perf_counter()
+    try:
+        probabilities = peer.score(text)
+    except Exception as error:  # noqa: BLE001 - somebody else's code; the row is an error
+        logger.warning("%s failed on a row: %s", peer.name, type(error).__name__)
+        return (np.nan,) * (1 + len(LABELS[peer.task]))
+    return (time.perf_counter() - started) * 1000, *probabilities
 
 
 def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Table:
@@ -378,88 +371,23 @@ def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Ta
     return pa.table(columns)
 
 
-def _evaluate_mode(
-    run: RunInfo,
-    scores: Scores,
-    view: ModeView,
-    groups: NDArray[np.object_] | None,
-    slices: Mapping[str, NDArray[np.object_]],
-    seed: int,
-) -> ModeEvaluation:
-    by_slice: dict[str, dict[str, dict[str, Figure]]] | None = None
-    if slices:
-        by_slice = {
-            name: {
-                str(value): _figures(view, scores, groups, values == value, seed)
-                for value in sorted(set(values))
-            }
-            for name, values in slices.items()
+@dataclass(frozen=True, slots=True)
+class _RunRows:
+    """What is stored of a run's rows."""
+
+    scores: Scores
+    groups: NDArray[np.int64] | None
+    slices: Mapping[str, NDArray[np.object_]]
+
+    @classmethod
+    def of(cls, store: Store, run: RunInfo, slice_names: Sequence[str]) -> _RunRows:
+        scores = store.runs.scores(run.run_id)
+        slices = {
+            name: store.datasets.slices(run.dataset_id, name)[scores.row_index]
+            for name in slice_names
         }
-    uses_model = view.mode is not Mode.HEURISTIC
-    is_miss = view.is_scored & ~scores.is_hit
-    latency = mode_latency(scores, view)
-    is_hit = view.is_scored & scores.is_hit
-    if view.risk is None:
-        flagged = view.predicted == LABELS[view.task].index(SENTIMENT_POSITIVE)
-    else:
-        flagged = view.predicted == 1
-    return ModeEvaluation(
-        mode=view.mode,
-        n=int(view.is_scored.sum()),
-        errors=int((~view.is_scored).sum()),
-        threshold=view.threshold,
-        variant=run.variant if uses_model else None,
-        model_sha256=run.model_sha256 if uses_model else None,
-        positive_label=view.label_names[1] if view.risk is not None else None,
-        labels=view.label_names,
-        metrics=_figures(view, scores, groups, np.ones(len(scores), dtype=bool), seed),
-        latency=latency_summary(latency[is_miss & ~np.isnan(latency)]),
-        latency_hit=latency_summary(scores.hit_ms[is_hit]),
-        hits=int(is_hit.sum()),
-        misses=int(is_miss.sum()),
-        flagged=int(flagged.sum()),
-        asked=int(view.asked.sum()),
-        slices=by_slice,
-    )
+        return cls(scores, row_groups(store, run.dataset_id, scores), slices)
 
 
-def mode_latency(scores: Scores, view: ModeView) -> NDArray[np.float64]:
-    """Return what each row would take in a mode, in milliseconds, from the parts' own times.
-
-    Rows that the cache answered are NaN: what they took is `Scores.hit_ms`. So are rows whose
-    model score was reused, in any mode that may ask the model: the rest of them would be a sample
-    of texts that the rules decide.
-    """
-    if view.mode is Mode.HEURISTIC:
-        return scores.heuristic_ms
-    if view.mode is Mode.ML:
-        return scores.model_ms
-    before = scores.tiers_ms if view.mode is Mode.HYBRID else scores.heuristic_ms
-    return before + view.asked * scores.model_ms
-
-
-def _figures(
-    view: ModeView,
-    scores: Scores,
-    groups: NDArray[np.object_] | None,
-    rows: NDArray[np.bool_],
-    seed: int,
-) -> dict[str, Figure]:
-    keep = view.counts & rows
-    kept_groups = groups[keep] if groups is not None else None
-    if view.risk is not None and view.threshold is not None:
-        return binary_metrics(
-            view.labels[keep],
-            view.risk[keep],
-            view.threshold,
-            lengths=scores.chars[keep],
-            groups=kept_groups,
-            seed=seed,
-        )
-    return multiclass_metrics(
-        view.labels[keep],
-        view.probabilities[keep],
-        view.label_names,
-        groups=kept_groups,
-        seed=seed,
-    )
+def _plain(metrics: Metrics) -> dict[str, Any]:
+    return {name: figure.as_dict() for name, figure in metrics.items()}

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shield_engine.config import DEFAULT_THRESHOLD, Bands
-from shield_engine.decide.figures import ModeView, available_modes, mode_view
-from shield_engine.errors import ConfigError
+from shield_engine.decide.views import ModeView, check_modes, mode_view
 from shield_engine.store import RunInfo, Scores, Store
 from shield_engine.store.notes import dataset_annotations
 from shield_engine.store.rows import Classes, Verdicts
@@ -58,23 +57,18 @@ def verdicts_of(store: Store, judge: RowJudge, scores: Scores | None = None) -> 
     import pyarrow as pa
 
     run = store.runs.find(judge.run_id)
-    if judge.mode not in available_modes(run):
-        raise ConfigError(
-            f"run {run.run_id} scored only {', '.join(run.parts)}; "
-            f"it cannot answer for {judge.mode.value}"
-        )
+    check_modes(run, judge.mode)
     scores = store.runs.scores(run.run_id) if scores is None else scores
     if judge.is_corrected:
         scores = replace(scores, labels=_corrected(store, run, scores))
     view = mode_view(scores, judge.mode, judge.threshold, judge.bands)
-    score, regret, distance = _measures(view)
     columns = {
         "row_index": scores.row_index,
         "truth": pa.array(view.labels.astype(np.int8), mask=view.labels < 0),
         "verdict": pa.array(view.predicted.astype(np.int8), mask=view.predicted < 0),
-        "risk": pa.array(score, from_pandas=True),
-        "regret": pa.array(regret, from_pandas=True),
-        "distance": pa.array(distance, from_pandas=True),
+        "risk": pa.array(view.score, from_pandas=True),
+        "regret": pa.array(view.regret, from_pandas=True),
+        "distance": pa.array(view.distance, from_pandas=True),
     }
     if len(run.parts) > 1:
         columns |= {
@@ -92,19 +86,6 @@ def _corrected(store: Store, run: RunInfo, scores: Scores) -> NDArray[np.int64]:
         if note.label is not None:
             labels[scores.row_index == index] = note.label
     return labels
-
-
-def _measures(view: ModeView) -> tuple[NDArray[np.float64], ...]:
-    """Return score, regret and distance of each row as `JudgedRow` defines them, NaN for none."""
-    rows, is_judged = np.arange(len(view.labels)), view.counts
-    if view.risk is not None and view.threshold is not None:
-        gap = view.risk - view.threshold
-        score, regret, distance = view.risk, np.where(view.labels == 1, -gap, gap), np.abs(gap)
-    else:
-        ascending = np.sort(view.probabilities, axis=1)
-        score, distance = ascending[:, -1], ascending[:, -1] - ascending[:, -2]
-        regret = score - view.probabilities[rows, np.maximum(view.labels, 0)]
-    return score, np.where(is_judged, regret, np.nan), distance
 
 
 def _part(view: ModeView) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.figures import ModeView
 from shield_engine.decide.thresholds import ScoreColumn
+from shield_engine.decide.views import ModeView
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Lab:
     column: ScoreColumn
     rows: NDArray[np.int64]
     units: NDArray[Any]
-    groups: NDArray[np.object_] | None
+    groups: NDArray[np.int64] | None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -51,7 +51,7 @@ class Lab:
         return bool(len(self.column.risky) and len(self.column.harmless))
 
 
-def lab_of(view: ModeView, units: NDArray[Any], groups: NDArray[np.object_] | None) -> Lab:
+def lab_of(view: ModeView, units: NDArray[Any], groups: NDArray[np.int64] | None) -> Lab:
     """Return a two-class mode ready for any threshold.
 
     Args:

@@ -31,7 +31,7 @@ def label_policy_figures(
     allowed: Sequence[str],
     *,
     bands: Bands | None = None,
-    groups: NDArray[np.object_] | None = None,
+    groups: NDArray[np.int64] | None = None,
     resamples: int = 1_000,
     seed: int = 7,
 ) -> dict[str, Figure]:

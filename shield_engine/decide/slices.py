@@ -19,7 +19,7 @@ from shield_engine.statistics.tests import holm, pair_p_value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shield_engine.decide.figures import ModeView
+    from shield_engine.decide.views import ModeView
 
     Ints = NDArray[np.int64]
     Mask = NDArray[np.bool_]

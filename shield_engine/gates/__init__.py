@@ -15,8 +15,6 @@ from shield_engine.gates.judge import (
     GateOutcome,
     Judgement,
     Outcome,
-    baseline_of,
-    candidate_of,
     judge,
 )
 
@@ -28,8 +26,6 @@ __all__ = [
     "Outcome",
     "Requirement",
     "SliceFilter",
-    "baseline_of",
-    "candidate_of",
     "judge",
     "parse_gate",
     "read_gate",

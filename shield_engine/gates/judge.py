@@ -17,9 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.config import DEFAULT_THRESHOLD, Bands
-from shield_engine.decide.candidates import Aligned, Candidate, align, of_policy
-from shield_engine.decide.figures import available_modes
+from shield_engine.config import Bands
+from shield_engine.decide.candidates import (
+    Aligned,
+    Candidate,
+    align,
+    baseline_of,
+    candidate_of,
+    of_policy,
+)
 from shield_engine.errors import ConfigError
 from shield_engine.gates.document import (
     BASELINE,
@@ -32,7 +38,7 @@ from shield_engine.gates.question import Question
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.statistics.tests import required_negatives, rows_for_scaled
-from shield_engine.types import Mode, Task
+from shield_engine.types import Mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Ints = NDArray[np.int64]
 
-__all__ = ["GateOutcome", "Judgement", "Outcome", "baseline_of", "candidate_of", "judge"]
+__all__ = ["GateOutcome", "Judgement", "Outcome", "judge"]
 
 ThresholdsOf = Callable[["RunInfo"], Mapping[str, float]]
 """Gives a run's threshold for each mode, used where no policy says one."""
@@ -178,55 +184,6 @@ class GateOutcome:
         }
 
 
-def candidate_of(
-    run: RunInfo,
-    thresholds: Mapping[str, float],
-    *,
-    mode: Mode | None = None,
-    policy: Policy | None = None,
-) -> Candidate:
-    """Return what of a run is judged: a policy, a mode, or hybrid where the run has both parts.
-
-    Args:
-        run: Whose scores.
-        thresholds: By mode; .5 where a mode is not named.
-        mode: Which parts decide; by default hybrid, or the only part there is.
-        policy: Decides mode, threshold and bands.
-
-    Raises:
-        ConfigError: The policy does not fit the run, or the run lacks what the mode needs.
-    """
-    if policy is not None:
-        return of_policy(policy, run)
-    possible = available_modes(run)
-    mode = mode or (Mode.HYBRID if Mode.HYBRID in possible else possible[0])
-    if mode not in possible:
-        raise ConfigError(
-            f"run {run.run_id} scored only {', '.join(run.parts)}; it cannot answer for {mode.value}"
-        )
-    return Candidate(run.run_id, mode, _threshold(run, mode, thresholds))
-
-
-def baseline_of(
-    candidate: Candidate, run: RunInfo, baseline: RunInfo, thresholds: Mapping[str, float]
-) -> Candidate:
-    """Return another run as what `candidate` is compared with, decided as alike as possible.
-
-    Mode and bands are the candidate's. So is the threshold, if the same model file scored both runs
-    or no model is asked; otherwise it is the baseline's own, because scores of another model mean
-    something else.
-
-    Args:
-        candidate: What is judged.
-        run: The candidate's run.
-        baseline: The run to compare with.
-        thresholds: Of the baseline's run, by mode.
-    """
-    is_same = candidate.mode is Mode.HEURISTIC or run.model_sha256 == baseline.model_sha256
-    threshold = candidate.threshold if is_same else _threshold(baseline, candidate.mode, thresholds)
-    return Candidate(baseline.run_id, candidate.mode, threshold, candidate.bands)
-
-
 def judge(
     store: Store,
     gate: Gate,
@@ -305,8 +262,7 @@ class _Court:
         aligned = self._aligned(tuple(sides), intersect=requirement.common_rows)
         subject = " against ".join(_described(side) for side in sides)
         rows, missing = self._rows(requirement, aligned)
-        groups = None if aligned.groups is None else self._codes(aligned)
-        question = Question(requirement, aligned, rows, groups, self.seed)
+        question = Question(requirement, aligned, rows, self.seed)
         bounds = question.bounds()
         if missing and not bounds.n:
             bounds = replace(bounds, reason=missing)
@@ -357,15 +313,6 @@ class _Court:
             self._seen[key] = align(self.store, sides, intersect=intersect)
         aligned: Aligned = self._seen[key]
         return aligned
-
-    def _codes(self, aligned: Aligned) -> Ints:
-        key = ("codes", id(aligned))
-        if key not in self._seen:
-            assert aligned.groups is not None  # noqa: S101 - asked by the caller
-            names = aligned.groups.astype(str)
-            self._seen[key] = np.unique(names, return_inverse=True)[1].reshape(-1)
-        codes: Ints = self._seen[key]
-        return codes
 
     def _rows(self, requirement: Requirement, aligned: Aligned) -> tuple[Mask, str]:
         """Return the rows of the requirement's slice, and why there are none."""
@@ -560,11 +507,6 @@ def _tango_rows(bounds: Figure, limit: float, confidence: float, *, is_upper: bo
         middle = (low + top) / 2
         low, top = (low, middle) if clears(middle) else (middle, top)
     return math.ceil(bounds.n * top) - bounds.n
-
-
-def _threshold(run: RunInfo, mode: Mode, thresholds: Mapping[str, float]) -> float | None:
-    """Return a mode's threshold, .5 if none is known; three classes may do without."""
-    return thresholds.get(mode.value, None if run.task is Task.SENTIMENT else DEFAULT_THRESHOLD)
 
 
 def _title(candidate: Candidate) -> str:

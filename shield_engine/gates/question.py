@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shield_engine.decide.figures import SENTIMENT_POSITIVE, ModeView
 from shield_engine.decide.paired import (
     Patterns,
     auc_difference,
 )
-from shield_engine.metrics.figures import binary_metrics, multiclass_metrics, paired_binary_metrics
+from shield_engine.decide.views import ModeView
+from shield_engine.metrics.figures import paired_binary_metrics
+from shield_engine.metrics.inputs import group_codes
 from shield_engine.metrics.table import DIFFERENCES, reported_names
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import (
@@ -24,7 +25,6 @@ from shield_engine.statistics.intervals import (
     proportion,
 )
 from shield_engine.statistics.resampling import paired_percentile_bounds
-from shield_engine.types import LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,52 +45,53 @@ class Question:
     Attributes:
         aligned: The candidate, and in a comparison the baseline after it.
         rows: Which rows the requirement is about.
-        groups: Codes of rows that belong together; `None` if none do.
     """
 
     requirement: Requirement
     aligned: Aligned
     rows: Mask
-    groups: Ints | None
     seed: int
 
     def bounds(self) -> Figure:
         """Return the figure, or its difference from the baseline, with its bounds."""
-        name = self.requirement.metric
         if self.requirement.kind.of == "latency":
-            return self._latency(float(name[1:-3]))
+            return self._latency()
         if self.requirement.kind.is_proportion:
             return self._proportion()
         return self._interval_bounds()
 
     def values(self) -> tuple[float | None, float | None]:
         """Return the candidate's figure and the baseline's."""
-        name = self.requirement.metric
-        found: list[float | None] = []
-        for position, view in enumerate(self.aligned.views):
-            if self.requirement.kind.of == "latency":
-                times = self._times()[0][position]
-                found.append(float(np.percentile(times, float(name[1:-3]))) if len(times) else None)
-            elif self.requirement.kind.is_proportion:
-                hits, counted = self._counted(view)
-                n = int(counted.sum())
-                found.append(float((hits & counted).sum()) / n if n else None)
-            else:
-                found.append(_figures(view, self._labelled(), None, self.seed, 0.9, 0)[name].value)
-        return found[0], found[1]
+        after, before = (self._value(place) for place in range(2))
+        return after, before
 
+    def _value(self, place: int) -> float | None:
+        view, name = self.aligned.views[place], self.requirement.metric
+        if self.requirement.kind.of == "latency":
+            times = self._times()[0][place]
+            return float(np.percentile(times, self._percentile)) if len(times) else None
+        if self.requirement.kind.is_proportion:
+            hits, counted = self._counted(view)
+            return float(hits[counted].mean()) if counted.any() else None
+        return view.metrics(self._labelled, resamples=0)[name].value
+
+    @property
+    def _percentile(self) -> float:
+        return float(self.requirement.metric[1:-3])
+
+    @property
     def _labelled(self) -> Mask:
         return self.aligned.counts & self.rows
 
     def _times(self) -> tuple[list[NDArray[np.float64]], Mask]:
         """Return each side's milliseconds on the rows that the cache answered for neither."""
-        every = [self.aligned.latency_ms(position) for position in range(len(self.aligned.views))]
-        used = self.rows & ~np.any([np.isnan(ms) for ms in every], axis=0)
-        return [ms[used] for ms in every], used
+        times = [view.latency_ms for view in self.aligned.views]
+        used = self.rows & ~np.any([np.isnan(ms) for ms in times], axis=0)
+        return [ms[used] for ms in times], used
 
-    def _latency(self, percentile: float) -> Figure:
-        times, used = self._times()
-        groups = None if self.groups is None else self.groups[used]
+    def _latency(self) -> Figure:
+        (times, used), percentile = self._times(), self._percentile
+        groups = self._groups(used)
         empty = "no row was measured: the cache answered all, or the rows are none"
         confidence = self.requirement.confidence
         if not self.requirement.is_paired:
@@ -109,48 +110,53 @@ class Question:
         hits, counted = self._counted(view)
         if not self.requirement.is_paired:
             return proportion(
-                hits, counted, self.groups, bound="exact", confidence=confidence, empty=empty
+                hits,
+                counted,
+                self.aligned.groups,
+                bound="exact",
+                confidence=confidence,
+                empty=empty,
             )
         if name == "precision":  # each side flags rows of its own: no paired proportion
             return self._interval_bounds()
         before, other = self._counted(self.aligned.views[1])
         both = counted & other
-        groups = None if self.groups is None else self.groups[both]
+        groups = self._groups(both)
         return paired_proportion(before[both], hits[both], groups, confidence, empty)
 
     def _counted(self, view: ModeView) -> tuple[Mask, Mask]:
         """Return successes and denominator of a proportion."""
         name = self.requirement.metric
         if self.requirement.kind.of == "mode":
-            scored = np.logical_and.reduce([one.is_scored for one in self.aligned.views])
-            return (view.asked if name == "escalated" else _flags(view)), scored & self.rows
-        labelled = self._labelled()
+            scored = np.logical_and.reduce([side.is_scored for side in self.aligned.views])
+            return (view.asked if name == "escalated" else view.flags), scored & self.rows
+        labelled = self._labelled
         if name == "accuracy":
             return view.predicted == view.labels, labelled
         if name == "precision":
             return view.labels == 1, labelled & (view.predicted == 1)
         return view.predicted == 1, labelled & (view.labels == (1 if name == "recall" else 0))
 
+    def _groups(self, rows: Mask) -> Ints | None:
+        return None if self.aligned.groups is None else self.aligned.groups[rows]
+
     def _interval_bounds(self) -> Figure:
         """Return bounds from a two-sided interval at 2c - 1, so that each end holds at c."""
-        name, confidence = self.requirement.metric, 2 * self.requirement.confidence - 1
-        keep = self._labelled()
-        groups = (
-            None
-            if self.groups is None
-            else np.unique(self.groups[keep], return_inverse=True)[1].reshape(-1)
-        )
+        confidence = 2 * self.requirement.confidence - 1
         if self.requirement.is_paired:
-            figure = self._difference(name, keep, groups, confidence)
-        else:
-            view, chars = self.aligned.views[0], self.aligned.scores[0].chars
-            figure = _figures(view, keep, groups, self.seed, confidence, None, chars)[name]
-        return figure
+            return self._difference(confidence)
+        figures = self.aligned.views[0].metrics(
+            self._labelled, self.aligned.groups, seed=self.seed, confidence=confidence
+        )
+        return figures[self.requirement.metric]
 
-    def _difference(self, name: str, keep: Mask, groups: Ints | None, confidence: float) -> Figure:
+    def _difference(self, confidence: float) -> Figure:
         """Return candidate minus baseline; by patterns or DeLong where many rows cost nothing."""
+        name, keep = self.requirement.metric, self._labelled
         after, before = self.aligned.views
-        labels = after.labels[keep]
+        labels, groups = after.labels[keep], self._groups(keep)
+        if groups is not None:
+            groups = group_codes(groups, len(labels))
         is_binary = after.risk is not None and before.risk is not None
         if name in (DIFFERENCES if is_binary else reported_names(len(after.label_names))):
             verdicts = np.column_stack([before.predicted[keep], after.predicted[keep]])
@@ -164,48 +170,8 @@ class Question:
         risks = before.risk[keep], after.risk[keep]
         if name == "roc_auc":
             return auc_difference(labels, *risks, groups=groups, confidence=confidence)
-        return paired_binary_metrics(
-            labels,
-            *risks,
-            (before.threshold or 0.0, after.threshold or 0.0),
-            groups=groups,
-            seed=self.seed,
-            confidence=confidence,
-        )[name]
-
-
-def _figures(
-    view: ModeView,
-    keep: Mask,
-    groups: Ints | None,
-    seed: int,
-    confidence: float,
-    resamples: int | None,
-    chars: Ints | None = None,
-) -> dict[str, Figure]:
-    if view.risk is not None and view.threshold is not None:
-        return binary_metrics(
-            view.labels[keep],
-            view.risk[keep],
-            view.threshold,
-            lengths=None if chars is None else chars[keep],
-            groups=groups,
-            seed=seed,
-            resamples=resamples,
-            confidence=confidence,
+        thresholds = (before.threshold or 0.0, after.threshold or 0.0)
+        figures = paired_binary_metrics(
+            labels, *risks, thresholds, groups=groups, seed=self.seed, confidence=confidence
         )
-    return multiclass_metrics(
-        view.labels[keep],
-        view.probabilities[keep],
-        view.label_names,
-        groups=groups,
-        seed=seed,
-        resamples=resamples,
-        confidence=confidence,
-    )
-
-
-def _flags(view: ModeView) -> Mask:
-    """Return which rows are flagged; of three classes those called negative."""
-    positive = 1 if view.risk is not None else LABELS[view.task].index(SENTIMENT_POSITIVE)
-    return np.asarray(view.predicted == positive)
+        return figures[name]

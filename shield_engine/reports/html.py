@@ -16,7 +16,7 @@ from shield_engine.gates import Judgement
 from shield_engine.hostile_text import visible
 from shield_engine.metrics.curves import roc_curve_points, threshold_sweep
 from shield_engine.metrics.table import METRICS, compared_names, figure_text
-from shield_engine.reports.report import ModeFigures, Report, leaves
+from shield_engine.reports.report import Report, leaves
 from shield_engine.reports.svg import (
     Bar,
     Curve,
@@ -29,7 +29,9 @@ from shield_engine.reports.svg import (
 )
 
 if TYPE_CHECKING:
-    from shield_engine.decide.figures import ModeView
+    from numpy.typing import NDArray
+
+    from shield_engine.decide.views import ModeView
 
 __all__ = ["as_html"]
 
@@ -52,12 +54,10 @@ def as_html(report: Report) -> str:
         charts=_charts(report),
         figure=figure_text,
         metrics=METRICS,
-        latency=_latency,
         gate_bar=_gate_bar,
         stamp=leaves(report.run.stamp),
         evidence=[] if report.policy is None else leaves(report.policy.evidence),
         text_limit=_TEXT_LIMIT,
-        methods=_methods(report),
     )
 
 
@@ -69,32 +69,28 @@ def _shown(value: Any) -> Any:
 
 
 def _charts(report: Report) -> dict[str, Markup]:
-    charts = {}
-    if report.modes[0].view.counts.any():
+    charts, judged = {}, report.views[0]
+    if judged.counts.any():
         charts["forest"] = _forest(report)
-        if _has_both(report.modes[0].view):
-            charts["roc"] = _roc(report)
-    if report.modes[0].view.risk is not None:
-        charts["scores"] = _scores(report.modes[0])
-    if any(one.evaluation.latency.p50 is not None for one in report.modes):
+    if judged.has_both:
+        charts["roc"] = _roc(report)
+    if judged.risk is not None:
+        charts["scores"] = _scores(judged, judged.risk)
+    if any(mode.latency.n for mode in report.modes):
         charts["latency"] = _latencies(report)
     return charts
-
-
-def _has_both(view: ModeView) -> bool:
-    return view.risk is not None and len(np.unique(view.labels[view.counts])) == 2
 
 
 def _forest(report: Report) -> Markup:
     items = []
     shares = [
         name
-        for name in compared_names(len(report.modes[0].view.label_names))
+        for name in compared_names(len(report.modes[0].labels))
         if METRICS[name].unit == "share"
     ]
     for name in shares:
-        for series, one in enumerate(report.modes):
-            figure = one.evaluation.metrics[name]
+        for series, mode in enumerate(report.modes):
+            figure = mode.metrics[name]
             if figure.value is None:
                 continue
             has_ends = figure.low is not None and figure.high is not None
@@ -105,7 +101,7 @@ def _forest(report: Report) -> Markup:
                     value=100 * figure.value,
                     low=100 * (figure.low or 0.0) if has_ends else None,
                     high=100 * (figure.high or 0.0) if has_ends else None,
-                    text=f"{one.title}, {name}: {figure_text(name, figure, 'line')}",
+                    text=f"{mode.title}, {name}: {figure_text(name, figure, 'line')}",
                 )
             )
     return forest("Figures of each mode with 95% intervals", items)
@@ -113,15 +109,14 @@ def _forest(report: Report) -> Markup:
 
 def _roc(report: Report) -> Markup:
     items = []
-    for series, one in enumerate(report.modes):
-        view = one.view
-        if view.risk is None or not _has_both(view):
+    for series, (mode, view) in enumerate(zip(report.modes, report.views, strict=True)):
+        if view.risk is None or not view.has_both:
             continue
         labels, risk = view.labels[view.counts], view.risk[view.counts]
         curve = roc_curve_points(labels, risk, max_points=300)
         sweep = threshold_sweep(labels, risk, [view.threshold or 0.0])
         mark = (100 * float(sweep.fpr[0]), 100 * float(sweep.recall[0]))
-        items.append(Curve(one.title, series, 100 * curve.fpr, 100 * curve.recall, mark))
+        items.append(Curve(mode.title, series, 100 * curve.fpr, 100 * curve.recall, mark))
     return curves(
         "Recall against the false positive rate of each mode",
         items,
@@ -130,28 +125,23 @@ def _roc(report: Report) -> Markup:
     )
 
 
-def _scores(one: ModeFigures) -> Markup:
-    view = one.view
-    assert view.risk is not None  # noqa: S101 - asked by the caller
+def _scores(view: ModeView, risk: NDArray[np.float64]) -> Markup:
     edges = np.linspace(0, 1, _BINS + 1)
     groups = [(name, view.labels == index) for index, name in enumerate(view.label_names)]
     if not view.counts.any():
         groups = [("rows", np.ones(len(view.labels), dtype=bool))]
-    classes = [
-        (name, np.histogram(view.risk[rows & view.is_scored], edges)[0]) for name, rows in groups
-    ]
+    classes = [(name, np.histogram(risk[rows & view.is_scored], edges)[0]) for name, rows in groups]
     return histogram("How many rows have which score", edges, classes, view.threshold)
 
 
 def _latencies(report: Report) -> Markup:
     items = []
-    for series, one in enumerate(report.modes):
-        summary = one.evaluation.latency
-        for name in ("p50", "p95", "p99"):
-            value = getattr(summary, name)
-            if value is not None:
-                said = f"{one.title}, {name}: {value:.3g} ms, n {summary.n:,}"
-                items.append(Bar(f"{one.evaluation.mode.value} {name}", series, value, said))
+    for series, mode in enumerate(report.modes):
+        times = mode.latency
+        for name, ms in (("p50", times.p50), ("p95", times.p95), ("p99", times.p99)):
+            if ms is not None:
+                text = f"{mode.title}, {name}: {ms:.3g} ms, n {times.n:,}"
+                items.append(Bar(f"{mode.mode.value} {name}", series, ms, text))
     return bars("Latency of each mode on cache misses", items, "milliseconds")
 
 
@@ -159,20 +149,3 @@ def _gate_bar(one: Judgement) -> Markup:
     if one.value is None or one.low is None or one.high is None or one.limit is None:
         return Markup("")
     return bounds_bar(one.reason, one.value, one.low, one.high, one.limit)
-
-
-def _latency(one: ModeFigures) -> str:
-    summary = one.evaluation.latency
-    if summary.p50 is None or summary.p95 is None or summary.p99 is None:
-        return "-"
-    return f"{summary.p50:.3g} / {summary.p95:.3g} / {summary.p99:.3g}, n {summary.n:,}"
-
-
-def _methods(report: Report) -> str:
-    found = {
-        one.evaluation.metrics[name].method
-        for one in report.modes
-        for name in report.metric_names
-        if one.evaluation.metrics[name].method
-    }
-    return "; ".join(sorted(found)) or "none"

@@ -9,7 +9,7 @@ from shield_engine.errors import ConfigError
 from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.hostile_text import fenced, markdown_text, visible
 from shield_engine.metrics.table import figure_text
-from shield_engine.reports.report import ModeFigures, Report, leaves
+from shield_engine.reports.report import Report, leaves
 
 __all__ = ["as_markdown", "gate_markdown", "replace_figures"]
 
@@ -72,7 +72,7 @@ def as_markdown(report: Report) -> str:
     parts = [
         f"# Run {report.run.run_id}: {markdown_text(report.dataset.title)}",
         markdown_text(report.sentence),
-        *_unscored(report),
+        *report.gaps,
     ]
     if report.gate is not None:
         parts.append(gate_markdown(report.gate).strip())
@@ -89,62 +89,17 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _unscored(report: Report) -> list[str]:
-    missing = report.run.rows - report.run.rows_done
-    said = []
-    if missing:
-        said.append(f"{missing:,} of {report.run.rows:,} rows are not scored yet.")
-    if report.run.errors:
-        said.append(f"{report.run.errors:,} rows failed in the model and count in no figure.")
-    return said
-
-
 def _figures(report: Report) -> list[str]:
-    names = report.metric_names
-    rows = [
-        [name, *(markdown_text(figure_text(name, one.evaluation.metrics[name], 'line')) for one in report.modes)]
-        for name in names
-    ]  # fmt: skip
-    rows += _counts(report.modes)
-    head = ("", *(markdown_text(one.title) for one in report.modes))
-    methods = sorted(
-        {
-            figure.method
-            for one in report.modes
-            for name in names
-            if (figure := one.evaluation.metrics[name]).method
-        }
-    )
-    note = f"In brackets: 95% intervals. Methods: {markdown_text('; '.join(methods) or 'none')}."
+    head = ("", *(markdown_text(mode.title) for mode in report.modes))
+    rows = [[name, *map(markdown_text, cells)] for name, *cells in report.figure_rows]
+    note = f"In brackets: 95% intervals. Methods: {markdown_text(report.methods)}."
     return ["\n".join(_table(head, rows)), note]
-
-
-def _counts(modes: Sequence[ModeFigures]) -> list[list[str]]:
-    every = [one.evaluation for one in modes]
-    return [
-        ["rows scored / errors", *(f"{one.n:,} / {one.errors:,}" for one in every)],
-        ["flagged", *(f"{one.flagged:,}" for one in every)],
-        ["model asked", *(f"{one.asked:,}" for one in every)],
-        ["p50 / p95 / p99 ms, n", *(_latency(one.latency) for one in every)],
-    ]
-
-
-def _latency(summary: object) -> str:
-    found = [getattr(summary, name) for name in ("p50", "p95", "p99")]
-    if None in found:
-        return "-"
-    return f"{' / '.join(f'{ms:.3g}' for ms in found)}, n {getattr(summary, 'n', 0):,}"
 
 
 def _comparisons(report: Report) -> list[str]:
     parts = []
-    for title, found in (
-        ("Against the baseline", report.baseline),
-        ("Against the run's other modes", report.comparison),
-    ):
-        if found is None or not found.pairs:
-            continue
-        lines = [f"- {markdown_text(pair.verdict)}" for pair in found.pairs]
+    for title, compared in report.comparisons:
+        lines = [f"- {markdown_text(pair.verdict)}" for pair in compared.pairs]
         parts += [f"## {title}", "\n".join(lines)]
     return parts
 

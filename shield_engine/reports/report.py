@@ -6,40 +6,33 @@ Built once from stored scores; HTML, Markdown and JSON only write it down.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.candidates import Candidate, align
+from shield_engine.decide.candidates import Candidate, align, candidate_of
 from shield_engine.decide.compare import Comparison, compare
-from shield_engine.decide.figures import (
-    ModeEvaluation,
-    ModeView,
-    available_modes,
-    evaluate_run,
-    scores_table,
-)
-from shield_engine.gates import candidate_of, shown
+from shield_engine.decide.figures import Evaluated, figures_of, scores_table
+from shield_engine.decide.views import ModeView, available_modes
+from shield_engine.gates import shown
 from shield_engine.hostile_text import redacted
-from shield_engine.metrics.figures import binary_metrics, multiclass_metrics
 from shield_engine.metrics.table import RATES, figure_text, reported_names
 from shield_engine.policy import write_policies
 from shield_engine.statistics import Figure
 from shield_engine.store.rows import stored_rows
-from shield_engine.types import Mode
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from shield_engine.gates import GateOutcome
+    from shield_engine.metrics.figures import LatencySummary
     from shield_engine.policy import Policy
-    from shield_engine.store import DatasetInfo, RunInfo, Scores, Store
+    from shield_engine.store import DatasetInfo, RunInfo, Store
 
 __all__ = [
-    "ModeFigures",
     "Report",
     "SliceFigures",
     "WorstError",
@@ -51,23 +44,6 @@ __all__ = [
 
 _WORST = 5
 _MOST_VALUES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class ModeFigures:
-    """One way of deciding over the run, with its figures.
-
-    Attributes:
-        title: Policy, or mode and threshold.
-        is_judged: True for the one that the report is about; the others are for comparison.
-        evaluation: Its figures.
-        view: Its verdicts, for the charts.
-    """
-
-    title: str
-    is_judged: bool
-    evaluation: ModeEvaluation
-    view: ModeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +88,8 @@ class Report:
 
     Attributes:
         judged: What the report is about.
-        modes: The judged one first, then the run's other modes.
+        modes: Figures of the judged one, then of the run's other modes.
+        views: Their verdicts, in that order.
         comparison: The judged one against the run's other modes; `None` where there are none.
         baseline: The judged one against the baseline; `None` without one.
         slices: By column, most rows first.
@@ -125,7 +102,8 @@ class Report:
     run: RunInfo
     dataset: DatasetInfo
     judged: Candidate
-    modes: tuple[ModeFigures, ...]
+    modes: tuple[Evaluated, ...]
+    views: tuple[ModeView, ...]
     policy: Policy | None
     comparison: Comparison | None
     baseline: Comparison | None
@@ -139,12 +117,52 @@ class Report:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that these classes have, in reading order."""
-        return reported_names(len(self.modes[0].view.label_names))
+        return reported_names(len(self.modes[0].labels))
 
     @property
     def sentence(self) -> str:
         """What the judged way of deciding does on these rows, in a sentence or two."""
-        return f"In this run {_sentence(self.modes[0])}"
+        return f"In this run {_sentence(self.modes[0], self.views[0])}"
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is missing from the figures, a sentence each."""
+        missing, gaps = self.run.rows - self.run.rows_done, []
+        if missing:
+            gaps.append(
+                f"{missing:,} of {self.run.rows:,} rows are not scored yet and count in no figure."
+            )
+        if self.run.errors:
+            gaps.append(f"{self.run.errors:,} rows failed in the model and count in no figure.")
+        return gaps
+
+    @property
+    def figure_rows(self) -> list[list[str]]:
+        """Name and each mode's figure, a line a metric; then what was counted and timed."""
+        lines: dict[str, Callable[[Evaluated], str]] = {
+            name: lambda mode, name=name: figure_text(name, mode.metrics[name], "line")  # type: ignore[misc]
+            for name in self.metric_names
+        }
+        lines["rows scored / errors"] = lambda mode: f"{mode.n:,} / {mode.errors:,}"
+        lines["flagged"] = lambda mode: f"{mode.flagged:,}"
+        lines["model asked"] = lambda mode: f"{mode.asked:,}"
+        lines["p50 / p95 / p99 ms, n"] = lambda mode: _latency_text(mode.latency)
+        return [[name, *map(text, self.modes)] for name, text in lines.items()]
+
+    @property
+    def methods(self) -> str:
+        """How the intervals of the figures came about."""
+        methods = {mode.metrics[name].method for mode in self.modes for name in self.metric_names}
+        return "; ".join(sorted(methods - {""})) or "none"
+
+    @property
+    def comparisons(self) -> list[tuple[str, Comparison]]:
+        """What the judged one is compared with, by what to call it."""
+        titled = (
+            ("Against the baseline", self.baseline),
+            ("Against the run's other modes", self.comparison),
+        )
+        return [(title, compared) for title, compared in titled if compared and compared.pairs]
 
     @property
     def policy_file(self) -> str:
@@ -177,10 +195,10 @@ class Report:
             "judged": self.modes[0].title,
             "policy": None if self.policy is None else self.policy.as_document(),
             "modes": [
-                {"title": one.title, "mode": one.evaluation.mode.value}
-                | one.evaluation.as_dict()
-                | {"metrics": _with_methods(one.evaluation.metrics)}
-                for one in self.modes
+                {"title": mode.title, "mode": mode.mode.value}
+                | mode.as_dict()
+                | {"metrics": _with_methods(mode.metrics)}
+                for mode in self.modes
             ],
             "comparison": None if self.comparison is None else self.comparison.as_dict(),
             "baseline": None if self.baseline is None else self.baseline.as_dict(),
@@ -247,24 +265,26 @@ def build_report(
         if mode is not judged.mode
     ]
     aligned = align(store, [judged, *others])
-    evaluated = _evaluated(store, judged, others, seed)
     modes = tuple(
-        ModeFigures(_title(one, view), one is judged, evaluated[one.mode], view)
-        for one, view in zip([judged, *others], aligned.views, strict=True)
+        figures_of(
+            view, groups=aligned.groups, title=_title(candidate, view), seed=seed
+        ).by_model_of(run)
+        for candidate, view in zip(aligned.candidates, aligned.views, strict=True)
     )
     against = None if baseline is None else compare(align(store, [baseline, judged]), seed=seed)
-    view, scores = aligned.views[0], aligned.scores[0]
+    view = aligned.views[0]
     return Report(
         run=run,
         dataset=dataset,
         judged=judged,
         modes=modes,
+        views=aligned.views,
         policy=policy,
         comparison=compare(aligned, seed=seed, resamples=0) if others else None,
         baseline=against,
         gate=gate,
-        slices=_slices(store, dataset, scores, view, aligned.groups),
-        errors=_worst(store, run, scores, view, redact=redact),
+        slices=_slices(store, dataset, view, aligned.groups),
+        errors=_worst(store, run, view, redact=redact),
         is_redacted=redact,
         seed=seed,
         commands=_commands(run, dataset, judged, policy, baseline, seed, redact=redact),
@@ -282,7 +302,7 @@ def scored_rows(store: Store, report: Report) -> pa.Table:
     import pyarrow as pa
 
     table = scores_table(store, report.run.run_id, report.judged.bands)
-    view = report.modes[0].view
+    view = report.views[0]
     names = np.array([*view.label_names, None], dtype=object)
     labelled = view.counts
     if view.risk is not None:
@@ -317,30 +337,6 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     return found
 
 
-def _evaluated(
-    store: Store, judged: Candidate, others: Sequence[Candidate], seed: int
-) -> dict[Mode, ModeEvaluation]:
-    found = evaluate_run(
-        store,
-        judged.run_id,
-        modes=(judged.mode,),
-        thresholds=_threshold(judged),
-        bands=judged.bands,
-        seed=seed,
-    )
-    if others:
-        thresholds: dict[str, float] = {}
-        for one in others:
-            thresholds |= _threshold(one)
-        modes = tuple(one.mode for one in others)
-        found |= evaluate_run(store, judged.run_id, modes=modes, thresholds=thresholds, seed=seed)
-    return found
-
-
-def _threshold(candidate: Candidate) -> dict[str, float]:
-    return {} if candidate.threshold is None else {candidate.mode.value: candidate.threshold}
-
-
 def _title(candidate: Candidate, view: ModeView) -> str:
     at = "" if view.threshold is None else f" at threshold {view.threshold:g}"
     if candidate.title:
@@ -352,21 +348,20 @@ def _with_methods(figures: Mapping[str, Figure]) -> dict[str, Any]:
     return {name: figure.as_dict() | {"method": figure.method} for name, figure in figures.items()}
 
 
-def _sentence(one: ModeFigures) -> str:
-    result, metrics = one.evaluation, one.evaluation.metrics
-    times = result.latency
+def _sentence(mode: Evaluated, view: ModeView) -> str:
+    metrics, times = mode.metrics, mode.latency
     speed = ""
     if times.p50 is not None and times.p95 is not None:
         speed = (
             f" Half of the scans take at most {shown(times.p50, 'ms')}, 95% at most "
             f"{shown(times.p95, 'ms')}."
         )
-    if not one.view.counts.any():
-        rate = shown(result.flagged / result.n, "share") if result.n else "-"
-        return f"{one.title} flags {rate} of {result.n:,} rows; they have no labels.{speed}"
-    if one.view.risk is None:
+    if not view.counts.any():
+        rate = shown(mode.flag_rate, "share")
+        return f"{mode.title} flags {rate} of {mode.n:,} rows; they have no labels.{speed}"
+    if view.risk is None:
         return (
-            f"{one.title} gives {figure_text('accuracy', metrics['accuracy'], 'words')} of "
+            f"{mode.title} gives {figure_text('accuracy', metrics['accuracy'], 'words')} of "
             f"{metrics['accuracy'].n:,} rows the right label; macro F1 is "
             f"{figure_text('macro_f1', metrics['macro_f1'], 'words')}.{speed}"
         )
@@ -375,57 +370,44 @@ def _sentence(one: ModeFigures) -> str:
         figure = metrics[name]
         if figure.value is not None:
             parts.append(f"{figure_text(name, figure, 'words')} of {figure.n:,} {kind} rows")
-    return f"{one.title} flags {' and '.join(parts)}.{speed}"
+    return f"{mode.title} flags {' and '.join(parts)}.{speed}"
+
+
+def _latency_text(times: LatencySummary) -> str:
+    if times.p50 is None or times.p95 is None or times.p99 is None:
+        return "-"
+    return f"{times.p50:.3g} / {times.p95:.3g} / {times.p99:.3g}, n {times.n:,}"
 
 
 def _slices(
-    store: Store,
-    dataset: DatasetInfo,
-    scores: Scores,
-    view: ModeView,
-    groups: NDArray[np.object_] | None,
+    store: Store, dataset: DatasetInfo, view: ModeView, groups: NDArray[np.int64] | None
 ) -> tuple[SliceFigures, ...]:
     """Return the figures of each value of each slice column, those with most rows."""
-    found = []
+    names = RATES if view.risk is not None else ("accuracy",)
+    slices = []
     for column in dataset.slice_columns:
-        values = store.datasets.slices(dataset.dataset_id, column)[scores.row_index]
-        names, counts = np.unique(values[view.counts].astype(str), return_counts=True)
+        values = store.datasets.slices(dataset.dataset_id, column)[view.scores.row_index]
+        texts, counts = np.unique(values[view.counts].astype(str), return_counts=True)
         order = np.argsort(-counts, kind="stable")[:_MOST_VALUES]
-        for value in names[order]:
+        for value in texts[order]:
             rows = view.counts & (values == value)
-            codes = None if groups is None else groups[rows].astype(str)
-            metrics = _slice_metrics(view, rows, codes)
-            found.append(SliceFigures(str(column), str(value), int(rows.sum()), metrics))
-    return tuple(found)
+            metrics = view.metrics(rows, groups, resamples=0)
+            chosen = {name: metrics[name] for name in names}
+            slices.append(SliceFigures(column, str(value), int(rows.sum()), chosen))
+    return tuple(slices)
 
 
-def _slice_metrics(
-    view: ModeView, rows: NDArray[np.bool_], groups: NDArray[Any] | None
-) -> dict[str, Figure]:
-    if view.risk is not None and view.threshold is not None:
-        figures = binary_metrics(
-            view.labels[rows], view.risk[rows], view.threshold, groups=groups, resamples=0
-        )
-        return {name: figures[name] for name in RATES}
-    figures = multiclass_metrics(
-        view.labels[rows], view.probabilities[rows], view.label_names, groups=groups, resamples=0
-    )
-    return {"accuracy": figures["accuracy"]}
-
-
-def _worst(
-    store: Store, run: RunInfo, scores: Scores, view: ModeView, *, redact: bool
-) -> tuple[WorstError, ...]:
+def _worst(store: Store, run: RunInfo, view: ModeView, *, redact: bool) -> tuple[WorstError, ...]:
     """Return the rows that are farthest on the wrong side, some of each kind."""
     wrong = view.counts & (view.predicted != view.labels)
-    places, score, distance = np.flatnonzero(wrong), _score(view), _distance(view)
+    places, score, regret = np.flatnonzero(wrong), view.score, view.regret
     picked: list[int] = []
     for kind in np.unique(view.predicted[places]):
         of_kind = places[view.predicted[places] == kind]
-        picked += of_kind[np.argsort(-distance[of_kind], kind="stable")][:_WORST].tolist()
+        picked += of_kind[np.argsort(-regret[of_kind], kind="stable")][:_WORST].tolist()
     if not picked:
         return ()
-    indexes = [int(scores.row_index[place]) for place in picked]
+    indexes = [int(view.scores.row_index[place]) for place in picked]
     rows = stored_rows(store, run.dataset_id, indexes, run.run_id)
     return tuple(
         WorstError(
@@ -435,26 +417,11 @@ def _worst(
             label=view.label_names[view.labels[place]],
             said=view.label_names[view.predicted[place]],
             score=float(score[place]),
-            distance=float(distance[place]),
+            distance=float(regret[place]),
             rules=_rules(row.rules, redact=redact),
         )
         for place, row in zip(picked, rows, strict=True)
     )
-
-
-def _score(view: ModeView) -> NDArray[np.float64]:
-    if view.risk is not None:
-        return view.risk
-    rows = np.arange(len(view.labels))
-    return np.asarray(view.probabilities[rows, np.maximum(view.predicted, 0)])
-
-
-def _distance(view: ModeView) -> NDArray[np.float64]:
-    if view.risk is not None:
-        return np.abs(view.risk - (view.threshold or 0.0))
-    rows = np.arange(len(view.labels))
-    right = view.probabilities[rows, np.maximum(view.labels, 0)]
-    return np.asarray(_score(view) - right)
 
 
 def _kind(view: ModeView, place: int) -> str:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.state import resources
 from shield_engine.config import Bands
-from shield_engine.decide.figures import mode_view
+from shield_engine.decide.views import mode_view
 from shield_engine.engine import Shield
 from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file
 from shield_engine.policy import Policy

@@ -13,7 +13,8 @@ import pytest
 from sklearn import metrics as sk
 
 from shield_engine.config import ScannerConfig
-from shield_engine.decide.figures import available_modes, evaluate_run
+from shield_engine.decide.figures import evaluate_run
+from shield_engine.decide.views import available_modes
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError
 from shield_engine.evaluate import (

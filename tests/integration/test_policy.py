@@ -14,7 +14,8 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import align, of_policy
-from shield_engine.decide.figures import evaluate_run, mode_view
+from shield_engine.decide.figures import evaluate_run
+from shield_engine.decide.views import mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError
 from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 
 from shield_engine.config import CacheConfig
-from shield_engine.decide.figures import evaluate_run, mode_view
+from shield_engine.decide.figures import evaluate_run
+from shield_engine.decide.views import mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, InferenceError, ShieldError, StoreError
 from shield_engine.ml import InferenceEngine, MLScore, ModelEntry

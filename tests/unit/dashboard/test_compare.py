@@ -35,9 +35,9 @@ from dashboard.compare.tables import (
 from dashboard.theme import PALETTE, confusion_heatmap, looks
 from shield_engine.decide.candidates import Aligned, Candidate
 from shield_engine.decide.compare import Comparison, compare, compare_slices
-from shield_engine.decide.figures import mode_view
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import lattice
+from shield_engine.decide.views import mode_view
 from shield_engine.metrics.table import compared_names, figure_text
 from shield_engine.statistics import Figure
 from shield_engine.store import Scores
@@ -69,7 +69,7 @@ def aligned_of(
         Candidate("run", mode, 0.5, title=title) for mode, title in zip(Mode, titles, strict=True)
     )
     views = tuple(mode_view(stored, candidate.mode, 0.5) for candidate in candidates)
-    return Aligned(candidates, (stored,) * 4, views, None, "dataset", {})
+    return Aligned(candidates, views, None, "dataset", {})
 
 
 def compared(
@@ -98,9 +98,7 @@ def test_headline_of_one_row_and_of_one_candidate() -> None:
     assert said.startswith("On this 1 row ML has the highest Accuracy, 100.0%")
     assert "Not decisive" in said
     views = aligned_of(LABELS, GUESS, RIGHT)
-    alone = compare(
-        Aligned(views.candidates[:1], views.scores[:1], views.views[:1], None, "dataset", {})
-    )
+    alone = compare(Aligned(views.candidates[:1], views.views[:1], None, "dataset", {}))
     assert headline(alone).endswith("nothing else to compare it with: choose another candidate.")
 
 

@@ -30,7 +30,7 @@ def test_modes_of_a_run_are_options_at_their_thresholds() -> None:
     """A run of both parts offers four modes; a run of one part that part."""
     options = mode_options(run_of("r1"), {"ml": 0.3})
     assert [option.key for option in options] == KEYS
-    assert [option.candidate.threshold for option in options] == [None, 0.3, None, None]
+    assert [option.candidate.threshold for option in options] == [0.5, 0.3, 0.5, 0.5]
     assert [o.key for o in mode_options(run_of("r1", parts=("ml",)), {})] == ["mode:ml"]
 
 

@@ -104,8 +104,8 @@ def test_modes_of_one_run_share_all_rows() -> None:
     )
     assert found.left_out == {run.run_id: 0}
     assert [view.predicted.tolist() for view in found.views] == [[0, 1, 0, 1], [0, 1, 1, 1]]
-    assert found.latency_ms(0).tolist() == [1.0] * 4
-    assert found.latency_ms(1).tolist() == [3.0] * 4
+    assert found.views[0].latency_ms.tolist() == [1.0] * 4
+    assert found.views[1].latency_ms.tolist() == [3.0] * 4
     assert found.groups is None
     assert found.row_index.tolist() == [0, 1, 2, 3]
 
@@ -129,7 +129,7 @@ def test_runs_over_one_version_pair_row_by_row_even_with_equal_texts() -> None:
         store,
         [Candidate(first.run_id, Mode.ML, 0.5), Candidate(second.run_id, Mode.ML, 0.5)],
     )
-    assert found.scores[1].row_index.tolist() == [0, 1, 2, 3]
+    assert found.views[1].scores.row_index.tolist() == [0, 1, 2, 3]
     risk = found.views[1].risk
     assert risk is not None
     assert risk.tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8])
@@ -151,9 +151,9 @@ def test_differing_rows_are_refused_with_the_numbers_or_met_on_request() -> None
     found = align(store, candidates, intersect=True)
     assert found.left_out == {first.run_id: 2, second.run_id: 2}
     assert found.row_index.tolist() == [0, 1]  # a, and the first b
-    assert found.scores[1].row_index.tolist() == [2, 0]
+    assert found.views[1].scores.row_index.tolist() == [2, 0]
     assert found.groups is not None
-    assert found.groups.tolist() == ["group g", "row 1"]
+    assert found.groups.tolist() == [0, 1]  # group g, and a row of its own
     assert compare(found).n == 2
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Aligned, Candidate
-from shield_engine.decide.compare import compare, cost_per_million
-from shield_engine.decide.figures import mode_view
+from shield_engine.decide.compare import compare
+from shield_engine.decide.figures import cost_per_million
 from shield_engine.decide.paired import (
     LatencyRatio,
     Patterns,
@@ -27,11 +27,13 @@ from shield_engine.decide.slices import (
     slice_table,
 )
 from shield_engine.decide.verdict import Nouns, about, latency_phrase, pair_sentence
+from shield_engine.decide.views import mode_view
 from shield_engine.metrics.figures import (
     binary_metrics,
     multiclass_metrics,
     paired_binary_metrics,
 )
+from shield_engine.metrics.inputs import group_codes
 from shield_engine.metrics.scoring import ConfusionScorer
 from shield_engine.statistics import Figure
 from shield_engine.statistics.resampling import Resamples, paired_difference
@@ -56,7 +58,7 @@ def aligned_of(
 ) -> Aligned:
     """Return candidates A, B, ... of mode `ml` at threshold .5, each with its own scores."""
     n = len(labels)
-    scores, candidates, views = [], [], []
+    candidates, views = [], []
     for place, risk in enumerate(risks):
         values = np.array(risk, dtype=float)
         stored = Scores(
@@ -74,12 +76,11 @@ def aligned_of(
             has_error=np.isnan(values),
         )
         candidate = Candidate("run", Mode.ML, 0.5, title="ABC"[place])
-        scores.append(stored)
         candidates.append(candidate)
         views.append(mode_view(stored, candidate.mode, candidate.threshold, Bands()))
     return Aligned(
-        tuple(candidates), tuple(scores), tuple(views),
-        None if groups is None else np.array(groups, dtype=object), "dataset", {},
+        tuple(candidates), tuple(views),
+        None if groups is None else group_codes(groups, n), "dataset", {},
     )  # fmt: skip
 
 
@@ -463,7 +464,7 @@ def test_rows_count_where_all_candidates_have_a_score() -> None:
     assert found.standings[0].metrics == binary_metrics(
         [1, 1, 0], [0.9, 0.1, 0.1], 0.5, lengths=[0, 1, 2]
     )
-    assert found.standings[1].scored == 3
+    assert found.standings[1].n == 3
     assert found.winner == 1
 
 
@@ -486,7 +487,7 @@ def test_equal_titles_are_numbered_and_the_document_is_json() -> None:
         groups=[f"g{row // 4}" for row in range(400)],
     )  # fmt: skip
     twins = Aligned(
-        (views.candidates[0], views.candidates[0]), views.scores, views.views, views.groups,
+        (views.candidates[0], views.candidates[0]), views.views, views.groups,
         "dataset", {},
     )  # fmt: skip
     document = compare(

@@ -7,9 +7,9 @@ import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.bands import default_grid, sweep_bands
-from shield_engine.decide.figures import mode_latency, mode_view
 from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.decide.views import mode_view
 from shield_engine.errors import ConfigError
 from shield_engine.statistics import Figure
 from shield_engine.store import Scores
@@ -54,7 +54,7 @@ def test_every_cell_equals_deriving_hybrid_anew(safe: float | None) -> None:
         assert point.fn == int((~flagged & risky & both).sum())
         assert point.asked == pytest.approx(view.asked[both].mean())
         assert point.lost == int(((pure.predicted == 1) & ~flagged & risky & both).sum())
-        assert point.mean_ms == pytest.approx(np.nanmean(mode_latency(scores, view)[both]))
+        assert point.mean_ms == pytest.approx(np.nanmean(view.latency_ms[both]))
 
 
 def test_bands_that_cross_are_left_out_and_three_classes_refused() -> None:

@@ -11,15 +11,13 @@ import pytest
 from scipy import stats
 
 from shield_engine.config import Bands
-from shield_engine.decide.candidates import Candidate
+from shield_engine.decide.candidates import Candidate, baseline_of, candidate_of
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.gates import (
     Gate,
     GateOutcome,
     Judgement,
     Outcome,
-    baseline_of,
-    candidate_of,
     judge,
     parse_gate,
     read_gate,

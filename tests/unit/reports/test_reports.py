@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from shield_engine.decide.candidates import Candidate
-from shield_engine.gates import GateOutcome, candidate_of, judge, parse_gate
+from shield_engine.decide.candidates import Candidate, candidate_of
+from shield_engine.gates import GateOutcome, judge, parse_gate
 from shield_engine.hostile_text import fenced, markdown_text, redacted, visible, xml_text
 from shield_engine.policy import Policy
 from shield_engine.reports import (
@@ -208,7 +208,7 @@ def test_policy_and_baseline_are_in_the_report(store: Store, run: RunInfo) -> No
         baseline=candidate_of(other, {}),
     )  # fmt: skip
     assert report.baseline is not None
-    assert report.modes[0].view.threshold == 0.75
+    assert report.views[0].threshold == 0.75
     for text in ("".join(parsed(as_html(report)).texts), as_markdown(report)):
         assert "threshold = 0.75" in text
         assert "--policy shield.toml" in text
