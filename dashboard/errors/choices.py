@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.errors import queries
-from dashboard.errors.tables import KIND_TITLES, kinds_of
+from dashboard.errors.tables import KINDS, kinds_of
 from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
@@ -252,7 +252,7 @@ def choose_kind(subject: Subject, counts: ErrorCounts) -> RowKind:
     return pick(
         "Which rows",
         {
-            kind: f"{KIND_TITLES[kind]} ({counts.of(kind):,})"
+            kind: f"{KINDS[kind][0]} ({counts.of(kind):,})"
             for kind in possible
             if kind is not RowKind.FAILED or counts.failed
         },

@@ -76,14 +76,14 @@ def installed_peers(task: Task) -> list[Peer]:
         ConfigError: None is.
     """
     known = _KNOWN[task]
-    found = [make() for package, make in known if util.find_spec(package) is not None]
-    if not found:
+    peers = [make() for package, make in known if util.find_spec(package) is not None]
+    if not peers:
         names = ", ".join(package for package, _ in known)
         raise ConfigError(
             f"no peer for {task.value} is installed ({names}); "
             "install the extra: pip install 'llm-shield[peers]'"
         )
-    return found
+    return peers
 
 
 def _two(risk: float) -> tuple[float, float]:
