@@ -8,7 +8,6 @@ from shield_engine.datasets.importing import (
     MAX_LABEL_VALUES,
     ImportedDataset,
     SourceFile,
-    import_rows,
 )
 from shield_engine.datasets.labels import default_label_map, parse_label_map
 from shield_engine.datasets.profile import DatasetProfile
@@ -25,6 +24,5 @@ __all__ = [
     "SourceFile",
     "dataset_name",
     "default_label_map",
-    "import_rows",
     "parse_label_map",
 ]

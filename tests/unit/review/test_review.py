@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from shield_engine.datasets import ColumnMapping, import_rows
+from shield_engine.datasets import ColumnMapping, SourceFile
 from shield_engine.decide.judged import RowJudge, verdicts_of
 from shield_engine.decide.slices import LENGTH_BANDS, length_bands
 from shield_engine.errors import ConfigError, StoreError
@@ -82,7 +82,7 @@ def stored(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     slices = tuple(name for name in ("lang",) if name in rows[0])
     mapping = ColumnMapping("text", "label", "id" if "id" in rows[0] else None, None, slices)
-    info = store_rows(store, "set", task, path, import_rows(path, task, mapping))
+    info = store_rows(store, "set", task, path, SourceFile.open(path).read(task, mapping))
     run = store.runs.add(
         info, parts=["heuristic"], rows=info.rows, model_id=None, variant=None, model_sha256=None,
         settings={}, stamp={},
