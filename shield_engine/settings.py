@@ -34,6 +34,7 @@ class Settings:
     workers: int = 1
     max_model_mb: int | None = None
     data_roots: tuple[Path, ...] = ()
+    guards: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -67,6 +68,16 @@ class Settings:
     def bundles(self) -> Path:
         """Runs written while another process held the store; its owner imports them."""
         return self.home / "bundles"
+
+    @property
+    def guards_path(self) -> Path:
+        """The guards that the user declared."""
+        return self.guards or self.home / "guards.toml"
+
+    @property
+    def answers(self) -> Path:
+        """What outside guards answered in runs that are not finished."""
+        return self.home / "answers"
 
     @property
     def models(self) -> Path:

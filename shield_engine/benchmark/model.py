@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,8 +22,8 @@ from shield_engine.benchmark.measuring import (
 )
 from shield_engine.benchmark.subject import Subject, describe
 from shield_engine.benchmark.timing import mean_estimate
-from shield_engine.errors import ConfigError, ShieldError
-from shield_engine.guards.peers import Peer, installed_peers, stackone_parts
+from shield_engine.errors import ShieldError
+from shield_engine.guards.adapters import installed_peers, stackone_parts
 from shield_engine.ml import ArtifactStore, LoadedModel, MLScore, ModelLoader
 from shield_engine.ml.loader import default_session
 from shield_engine.ml.tokenizer import Window
@@ -185,22 +186,20 @@ def _feeds(model: LoadedModel, window: Window) -> dict[str, Any]:
 def peers(subject: Subject) -> MeasuredRows:
     """Installed scanners of other makers beside our model, and StackOne's file in our engine."""
     for task in Task:
-        try:
-            others = installed_peers(task)
-        except ConfigError:
+        parts = {peer.name: subject.shield.guard_part(peer).infer for peer in installed_peers(task)}
+        if not parts:
             continue
         texts, own = subject.texts(task), subject.shield.model_part(subject.entries[task])
         calls: Calls = {subject.entries[task].id: own.infer}
-        calls |= {peer.name: peer.score for peer in others}
+        calls |= parts
         detail = {"what": "the score of one text, no cache", **describe(texts)}
         for name, timed in side_by_side(calls, texts, subject.effort.calls).items():
             yield from percentiles(f"peers.{task.value}.{name}", timed, "peers", detail)
-        stackone = next((peer for peer in others if peer.name == "stackone-defender"), None)
-        if stackone is not None:
-            yield _stackone_file(subject, stackone)
+        if "stackone-defender" in parts:
+            yield _stackone_file(subject, parts["stackone-defender"])
 
 
-def _stackone_file(subject: Subject, package: Peer) -> Ratio:
+def _stackone_file(subject: Subject, package: Callable[[str], MLScore]) -> Ratio:
     """Return how much faster our engine runs StackOne's file than its own package does.
 
     Raises:
@@ -230,10 +229,10 @@ def _stackone_file(subject: Subject, package: Peer) -> Ratio:
 
     texts = subject.of_tokens(64, 50)
     # A dynamic INT8 score moves with the order of the sums before each rounding.
-    change = float(np.mean([abs(ours(text) - package.score(text)[1]) for text in texts]))
+    change = float(np.mean([abs(ours(text) - package(text).score) for text in texts]))
     if change > _SAME_SCORE:
         raise ShieldError(f"StackOne's file scores {change:.3f} away in our engine; report this")
-    calls: Calls = {"package": package.score, "ours": ours}
+    calls: Calls = {"package": package, "ours": ours}
     timed = side_by_side(calls, texts, subject.effort.calls)
     detail = {
         "what": "time of stackone-defender / time of our engine, same file",

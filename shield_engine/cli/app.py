@@ -14,6 +14,7 @@ from shield_engine.cli.bench import bench
 from shield_engine.cli.doctor import doctor
 from shield_engine.cli.evaluate import evaluate, scan, suite
 from shield_engine.cli.gate import gate, report
+from shield_engine.cli.guards import guards
 from shield_engine.cli.models import models, train
 from shield_engine.cli.output import console, note
 from shield_engine.cli.policies import policies
@@ -76,6 +77,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "bench": bench,
     "datasets": datasets,
     "models": models,
+    "guards": guards,
     "runs": runs,
     "export": export,
     "train": train,

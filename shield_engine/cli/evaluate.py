@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shield_engine.cli.guards import settings_with
 from shield_engine.cli.output import (
     check_targets,
     json_text,
@@ -42,6 +45,7 @@ EXIT_FLAGGED = 100
 _TASK = "prompt_injection, toxicity or sentiment."
 _VARIANT = "Precision of the model's weights."
 _THRESHOLD = "Instead of the registry's balanced threshold."
+_GUARDS = "Another file than guards.toml in SHIELD_HOME."
 _POLICY = "A shield.toml: decides mode, model, threshold and bands."
 
 
@@ -77,6 +81,10 @@ class EvaluationOptions:
     reuse: bool = option(
         False, "Take the model's scores from an earlier run of the same file and model.", "--reuse"
     )
+    guard: list[str] | None = option(
+        None, "Score the same rows with this guard, too; repeatable (shield guards)."
+    )
+    guards: Path | None = option(None, _GUARDS)
     peers: bool = option(
         False, "Score the same rows with the installed scanners of other makers, too.", "--peers"
     )
@@ -117,6 +125,7 @@ class EvaluationOptions:
             workers=self.workers,
             seed=self.seed,
             reuse=self.reuse,
+            guards=tuple(self.guard or ()),
             peers=self.peers,
         )
 
@@ -140,6 +149,8 @@ class ScanOptions:
     variant: Variant = option(Variant.INT8, _VARIANT, case_sensitive=False)
     threshold: float | None = option(None, _THRESHOLD, min=0.0, max=1.0)
     policy: Path | None = option(None, _POLICY)
+    guard: str | None = option(None, "Ask this guard instead of the bundled model.")
+    guards: Path | None = option(None, _GUARDS)
     json_out: bool = option(False, "Print the results as JSON.", "--json")
     exit_code: bool = option(
         False, f"Exit with {EXIT_FLAGGED} if a scanner flags the text.", "--exit-code"
@@ -164,8 +175,10 @@ def scan(
     options: ScanOptions,
 ) -> None:
     """Judge one text with one scanner, or with all three."""
-    policies = _policies(context, options.policy, ("mode", "variant", "threshold"))
-    shield = open_shield(policies=policies)
+    from shield_engine.guards import find_guard
+
+    policies = _policies(context, options.policy, ("mode", "variant", "threshold", "guard"))
+    shield = open_shield(settings_with(options.guards), policies)
     content = read_text(text)
     tasks = [check_task(options.task)] if options.task else list(policies or Task)
     config = None
@@ -173,6 +186,10 @@ def scan(
         config = replace(
             ScannerConfig.for_mode(options.mode, options.variant), threshold=options.threshold
         )
+        if options.guard is not None:
+            tasks = [find_guard(tuple(shield.guards.values()), options.guard).task]
+            ml = replace(config.ml, model_id=options.guard, variant=None, use_fallback=False)
+            config = replace(config, ml=ml)
     elif missing := [task.value for task in tasks if task not in policies]:
         raise ConfigError(f"the policy file has no policy for {', '.join(missing)}")
     results = {task: shield.scanner(task, config).scan(content) for task in tasks}
@@ -254,14 +271,19 @@ def _policies(
 def _evaluate(items: Sequence[SuiteItem], spec: EvaluationSpec, options: EvaluationOptions) -> None:
     """Evaluate and print; write the figures and scores asked for; exit 1 if a file failed."""
     from shield_engine.evaluate import evaluate_suite
+    from shield_engine.guards import find_guard
 
     def show(result: DatasetEvaluation) -> None:
         if str(options.json_out) != "-":
             print_evaluation(result)
 
     check_targets(options.json_out, options.scores)
-    shield = open_shield()
+    shield = open_shield(settings_with(options.guards))
+    for name in spec.guards:
+        find_guard(tuple(shield.guards.values()), name)
     with (
+        # A guard may print; what it prints is no part of the JSON.
+        redirect_stdout(sys.stderr) if str(options.json_out) == "-" else nullcontext(),
         evaluation_store(shield.settings, keep=options.store) as store,
         rows_bar("scoring") as advance,
     ):

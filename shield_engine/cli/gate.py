@@ -279,9 +279,8 @@ def _thresholds(shield: Shield) -> ThresholdsOf:
     """Return what gives a run's balanced thresholds; none where its model left the registry."""
 
     def of_run(run: RunInfo) -> Mapping[str, float]:
-        variant = Variant(run.variant) if run.variant else Variant.INT8
         try:
-            return shield.thresholds(run.task, variant, run.model_id)
+            return shield.run_thresholds(run)
         except UnknownNameError:
             note(f"model {run.model_id} of run {run.run_id} is in no registry: threshold 0.5")
             return {}

@@ -15,7 +15,7 @@ from rich.text import Text
 from shield_engine.errors import ConfigError
 from shield_engine.metrics.table import compared_names, figure_text, percent
 from shield_engine.settings import write_file
-from shield_engine.types import ScanResult, Task
+from shield_engine.types import Mode, ScanResult, Task
 
 if TYPE_CHECKING:
     from shield_engine.decide.figures import Evaluated
@@ -113,8 +113,16 @@ def print_evaluation(result: DatasetEvaluation) -> None:
         return
     for warning in result.warnings:
         note(f"warning: {printable(warning)}")
+    from shield_engine.decide.candidates import candidate_title
+
     head = f"{result.item.path}: {result.rows:,} rows, {result.quarantined:,} quarantined"
-    columns = {mode.value: figures for mode, figures in result.modes.items()} | dict(result.peers)
+    columns = {mode.value: figures for mode, figures in result.modes.items()}
+    for guard, modes in result.guards.items():
+        columns |= {
+            candidate_title(mode, guard): figures
+            for mode, figures in modes.items()
+            if mode is not Mode.HEURISTIC  # the rules are those of the first column
+        }
     table = Table("", *columns, title=Text(printable(head)), title_justify="left")
     first = next(iter(columns.values()))
     names = compared_names(len(first.labels))
@@ -166,7 +174,7 @@ def print_scan(results: Mapping[Task, ScanResult]) -> None:
         if "linear_score" in result.metadata:
             line.append(f", linear tier {result.metadata['linear_score']:.3f}")
         if result.model is not None:
-            line.append(f", {result.model.id} {result.model.variant} {result.model.sha256[:12]}")
+            line.append(f", {result.model.title} {result.model.sha256[:12]}")
         console.print(line, soft_wrap=True)
         for factor in result.risk_factors[:5]:
             console.print(
