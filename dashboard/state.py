@@ -125,9 +125,8 @@ def balanced(run: RunInfo) -> dict[str, float]:
 
     A model that has left the registry, and a task without any, leave every mode at .5.
     """
-    variant = Variant(run.variant) if run.variant else Variant.INT8
     try:
-        return dict(resources().shield.thresholds(run.task, variant, run.model_id))
+        return resources().shield.run_thresholds(run)
     except UnknownNameError:
         return {}
 

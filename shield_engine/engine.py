@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -17,10 +18,14 @@ from shield_engine.anonymizer import Anonymize, Deanonymize
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.errors import ConfigError, UnknownNameError
+from shield_engine.guards import Guard, GuardEntry, OnnxEntry, find_guard, open_guard, read_guards
+from shield_engine.guards.adapters import installed_peers
+from shield_engine.guards.answers import score_of
 from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
+    MLScore,
     ModelEntry,
     ModelLoader,
     ModelRegistry,
@@ -31,6 +36,7 @@ from shield_engine.pipeline import ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
 from shield_engine.settings import Settings, bundled
+from shield_engine.store import RunInfo
 from shield_engine.types import Mode, ModelStamp, ScanResult, Task, Variant
 
 __all__ = ["Shield", "ShieldStats"]
@@ -80,6 +86,8 @@ class Shield:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._caches: dict[tuple[str, CacheConfig], ResultCache[RawScores]] = {}
         self._scanners: dict[tuple[Task, ScannerConfig], PartsScanner] = {}
+        self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
+        self._open_guards: dict[str, Guard] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -179,10 +187,7 @@ class Shield:
             if scanner is None:
                 model = None
                 if config.mode is not Mode.HEURISTIC:
-                    entry = self.entry_for(task, config.ml)
-                    if not config.ml.use_fallback:
-                        self.inference(entry, config.ml.timeout_s)
-                    model = self.model_part(entry, config.ml.timeout_s)
+                    model = self._part_of(task, config.ml)
                 cache_key = (task.value, config.ml.cache)
                 cache = self._caches.setdefault(cache_key, ResultCache(config.ml.cache))
                 scanner = KINDS[task].create(
@@ -243,8 +248,78 @@ class Shield:
         self, task: Task, variant: Variant = Variant.INT8, model_id: str | None = None
     ) -> dict[str, float]:
         """Return the registry's `balanced` threshold of each mode; no model is loaded."""
+        guard = self.guards.get(model_id or "")
+        if guard is not None:
+            return self._guard_thresholds(task, guard.threshold)
         entry = self.entry_for(task, MLConfig.evaluation(variant), model_id)
         return dict(entry.thresholds)
+
+    def run_thresholds(self, run: RunInfo) -> dict[str, float]:
+        """Return the threshold of each mode that belongs to a run's scores.
+
+        Raises:
+            UnknownNameError: Its model has left the registry. A guard's threshold came with the run.
+        """
+        guard = run.stamp.get("guard")
+        if not guard:
+            variant = Variant(run.variant) if run.variant else Variant.INT8
+            return self.thresholds(run.task, variant, run.model_id)
+        return self._guard_thresholds(run.task, float(guard["threshold"]))
+
+    @property
+    def guards(self) -> Mapping[str, GuardEntry]:
+        """The guards of `guards.toml` and of known installed packages, by name.
+
+        The file is read anew when it changes, so no restart is needed.
+
+        Raises:
+            ConfigError: An entry cannot be used, or has the name of a model of the registry.
+        """
+        path = self.settings.guards_path
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        if self._guards is None or self._guards[0] != changed:
+            declared = read_guards(path)
+            models = {entry.id for entry in self.registry.find()}
+            for entry in declared:
+                if entry.name in models:
+                    raise ConfigError(f"{path}: guard {entry.name} has the name of a model")
+            peers = [peer for task in Task for peer in installed_peers(task)]
+            self._guards = changed, {entry.name: entry for entry in (*peers, *declared)}
+        return self._guards[1]
+
+    def guard(self, name: str, task: Task) -> GuardEntry:
+        """Return a guard by name.
+
+        Raises:
+            UnknownNameError: There is none.
+            ConfigError: It is for another task.
+        """
+        entry = find_guard(tuple(self.guards.values()), name)
+        if entry.task is not task:
+            raise ConfigError(f"guard {name} is for {entry.task.value}, not for {task.value}")
+        return entry
+
+    def guard_part(self, entry: GuardEntry, ask: Callable[[str], MLScore] | None = None) -> MLPart:
+        """Return a guard as the model part of a scanner or run.
+
+        Args:
+            entry: Which guard.
+            ask: What asks it instead of the guard itself, as a run that keeps every answer.
+
+        Raises:
+            ConfigError: The guard cannot be made ready.
+        """
+        if isinstance(entry, OnnxEntry):
+            model = self.entry_for(entry.task, MLConfig.evaluation(entry.variant), entry.model)
+            part = self.model_part(model)
+        else:
+            part = MLPart(
+                ask=ask or partial(score_of, self._opened(entry)),
+                stamp=ModelStamp(entry.name, None, entry.fingerprint),
+                tokenizer_key="",
+                thresholds={},
+            )
+        return replace(part, thresholds=self.thresholds(entry.task, model_id=entry.name))
 
     def model_part(self, entry: ModelEntry, timeout_s: float | None = None) -> MLPart:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
@@ -306,10 +381,36 @@ class Shield:
         with self._lock:
             for engine in self._engines.values():
                 engine.close()
+            for guard in self._open_guards.values():
+                guard.close()
             for info in self.loader.loaded():
                 self.loader.unload(info.id, info.variant)
             self._engines.clear()
+            self._open_guards.clear()
             self._scanners.clear()
+
+    def _part_of(self, task: Task, ml: MLConfig) -> MLPart:
+        """Return the model or guard that `ml` means, loaded where nothing may stand in for it."""
+        if ml.model_id in self.guards:
+            return self.guard_part(self.guard(ml.model_id or "", task))
+        entry = self.entry_for(task, ml)
+        if not ml.use_fallback:
+            self.inference(entry, ml.timeout_s)
+        return self.model_part(entry, ml.timeout_s)
+
+    def _guard_thresholds(self, task: Task, threshold: float) -> dict[str, float]:
+        """Return a guard's threshold for every mode but the rules, which keep their own."""
+        rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value, threshold)
+        own = dict.fromkeys((mode.value for mode in Mode), threshold)
+        return own | {Mode.HEURISTIC.value: rules}
+
+    def _opened(self, entry: GuardEntry) -> Guard:
+        with self._lock:
+            if entry.fingerprint not in self._open_guards:
+                self._open_guards[entry.fingerprint] = open_guard(
+                    entry, offline=self.settings.offline
+                )
+            return self._open_guards[entry.fingerprint]
 
     def _is_ready(self, entry: ModelEntry) -> bool:
         """Whether a variant may be chosen for a user: one that is to be built has to be."""

@@ -4,6 +4,7 @@ __all__ = [
     "ArtifactError",
     "ConfigError",
     "DatasetError",
+    "GuardError",
     "InferenceError",
     "RegistryError",
     "ShieldError",
@@ -40,6 +41,10 @@ class DatasetError(ShieldError):
 
 class InferenceError(ShieldError):
     """A model ran and failed: not finite, wrongly shaped, or out of time."""
+
+
+class GuardError(ShieldError):
+    """A guard as a whole is out of order: it answers no call, so a run over it stops."""
 
 
 class StoreError(ShieldError):

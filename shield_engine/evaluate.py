@@ -18,12 +18,12 @@ from shield_engine.datasets import (
     parse_label_map,
 )
 from shield_engine.decide.column import label_policy_figures
-from shield_engine.decide.figures import Evaluated, evaluate_peer, evaluate_run, scores_table
+from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
 from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
-from shield_engine.guards.peers import installed_peers
+from shield_engine.guards.adapters import installed_peers
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
 from shield_engine.statistics import Figure
@@ -70,8 +70,9 @@ class EvaluationSpec:
     """What to evaluate files with; the same for every file of a suite.
 
     Where `policies` are given, each file is judged by its task's: that decides mode, model,
-    threshold and bands instead of the other fields. With `peers` the installed scanners of other
-    makers score the same rows.
+    threshold and bands instead of the other fields. `guards` score the same rows, each in a run of
+    its own and at its own threshold; those of another task are left out. With `peers` so does
+    every known package of other makers that is installed.
     """
 
     modes: tuple[Mode, ...] = tuple(Mode)
@@ -84,6 +85,7 @@ class EvaluationSpec:
     seed: int = 7
     policies: Mapping[Task, Policy] | None = None
     reuse: bool = False
+    guards: tuple[str, ...] = ()
     peers: bool = False
 
     @property
@@ -125,7 +127,7 @@ class DatasetEvaluation:
     warnings: tuple[str, ...] = ()
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
-    peers: Mapping[str, Evaluated] = field(default_factory=dict)
+    guards: Mapping[str, Mapping[Mode, Evaluated]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -139,12 +141,12 @@ class DatasetEvaluation:
                 "allowed": list(self.policy.allowed_labels),
                 "metrics": {name: f.as_dict() for name, f in self.label_policy.items()},
             }
-        if self.peers:
-            head["peers"] = {name: result.as_dict() for name, result in self.peers.items()}
+        if self.guards:
+            head["guards"] = {name: {"modes": _plain_modes(of)} for name, of in self.guards.items()}
         return head | {
             "rows": self.rows,
             "quarantined": self.quarantined,
-            "modes": {mode.value: result.as_dict() for mode, result in self.modes.items()},
+            "modes": _plain_modes(self.modes),
         }
 
 
@@ -214,26 +216,16 @@ def evaluate_file(
     dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
     run = start(store, shield, dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
-    modes = evaluate_run(
-        store,
-        run.run_id,
-        modes=spec.modes,
-        thresholds=thresholds,
-        bands=spec.bands,
-        slice_names=item.slices,
-        seed=spec.seed,
-    )
-    peers = {
-        peer.name: evaluate_peer(
-            store,
-            run.run_id,
-            peer,
-            workers=spec.workers or shield.settings.workers,
-            slice_names=item.slices,
-            seed=spec.seed,
+    modes = _figures(store, run, item, spec, thresholds)
+    guards: dict[str, Mapping[Mode, Evaluated]] = {}
+    for name in _guard_names(shield, item.task, spec):
+        guarded = start(
+            store, shield, dataset.dataset_id, replace(spec.run_spec, model_id=name, reuse=False)
         )
-        for peer in (installed_peers(item.task) if spec.peers else ())
-    }
+        guarded = execute(store, shield, guarded.run_id, on_progress=on_progress, cancel=cancel)
+        own = shield.thresholds(item.task, model_id=name)
+        guards[name] = _figures(store, guarded, item, spec, own)
+        warnings += _failures(store, guarded)
     return DatasetEvaluation(
         item=item,
         rows=len(imported.table),
@@ -244,7 +236,7 @@ def evaluate_file(
         warnings=(*warnings, *_warnings(store, imported, run)),
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
-        peers=peers,
+        guards=guards,
     )
 
 
@@ -271,6 +263,40 @@ def evaluate_suite(
         if on_item is not None:
             on_item(result)
     return results
+
+
+def _plain_modes(modes: Mapping[Mode, Evaluated]) -> dict[str, Any]:
+    return {mode.value: result.as_dict() for mode, result in modes.items()}
+
+
+def _figures(
+    store: Store,
+    run: RunInfo,
+    item: SuiteItem,
+    spec: EvaluationSpec,
+    thresholds: Mapping[str, float],
+) -> dict[Mode, Evaluated]:
+    return evaluate_run(
+        store,
+        run.run_id,
+        modes=spec.modes,
+        thresholds=thresholds,
+        bands=spec.bands,
+        slice_names=item.slices,
+        seed=spec.seed,
+    )
+
+
+def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str, ...]:
+    """Return the guards that score a file of `task`, each once."""
+    chosen = [name for name in spec.guards if shield.guards[name].task is task]
+    peers = [peer.name for peer in installed_peers(task)] if spec.peers else []
+    if spec.peers and not peers:
+        raise ConfigError(
+            f"no peer for {task.value} is installed; install the extra: "
+            "pip install '.[peers]' in the checkout"
+        )
+    return tuple(dict.fromkeys((*chosen, *peers)))
 
 
 def _label_policy(
@@ -334,10 +360,16 @@ def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[st
             f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
             "measured for them"
         )
-    if run.errors:
-        reason = store.runs.first_error(run.run_id)
-        warnings.append(f"{run.errors:,} rows failed in the model; the first: {reason}")
-    return tuple(warnings)
+    return (*warnings, *_failures(store, run))
+
+
+def _failures(store: Store, run: RunInfo) -> tuple[str, ...]:
+    """Return how many rows failed, and why the first did."""
+    if not run.errors:
+        return ()
+    what = f"guard {run.model_id}" if run.stamp.get("guard") else "the model"
+    reason = store.runs.first_error(run.run_id)
+    return (f"{run.errors:,} rows failed in {what}; the first: {reason}",)
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -332,7 +332,7 @@ class PartsScanner:
         if model is not None and self.model is not None:
             label = LABELS[self.task][1 if self.task is not Task.SENTIMENT else 0]
             description = (
-                f"{self.model.stamp.id} ({self.model.stamp.variant}) gives {label} "
+                f"{self.model.stamp.id} ({self.model.stamp.variant or 'guard'}) gives {label} "
                 f"a probability of {model.score:.3f}, window {model.window[0]}-"
                 f"{model.window[1]} of {model.windows}"
             )

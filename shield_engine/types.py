@@ -145,11 +145,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class ModelStamp:
-    """Which model gave a score."""
+    """Which model gave a score; a guard has no variant, and its digest is its fingerprint."""
 
     id: str
-    variant: Variant
+    variant: Variant | None
     sha256: str
+
+    @property
+    def title(self) -> str:
+        """Id and variant, as shown to users."""
+        return f"{self.id} {self.variant.value}" if self.variant else self.id
 
 
 @dataclass(frozen=True, slots=True)

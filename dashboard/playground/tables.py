@@ -112,7 +112,7 @@ def _scan_row(scan: Scan) -> dict[str, object]:
         "Method": result.method.value,
         "Cache": "hit" if result.cache_hit else "miss",
         "Time": milliseconds(result.timings.total_ms),
-        "Model": f"{model.id} {model.variant.value}" if model else "not asked",
+        "Model": model.title if model else "not asked",
     }
 
 

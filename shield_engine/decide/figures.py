@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +18,6 @@ from shield_engine.decide.views import (
     row_groups,
 )
 from shield_engine.decision import decided
-from shield_engine.errors import ConfigError
-from shield_engine.guards.peers import Peer
 from shield_engine.metrics.figures import LatencySummary, latency_summary
 from shield_engine.statistics import Figure
 from shield_engine.store import RunInfo, Scores, Store
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluated",
     "cost_per_million",
-    "evaluate_peer",
     "evaluate_run",
     "figures_of",
     "scores_table",
@@ -265,69 +260,6 @@ def evaluate_run(
         ).by_model_of(run)
         for mode in modes
     }
-
-
-def evaluate_peer(
-    store: Store,
-    run_id: str,
-    peer: Peer,
-    *,
-    workers: int = 1,
-    slice_names: Sequence[str] = (),
-    seed: int = 7,
-) -> Evaluated:
-    """Return a peer's figures on the rows that a run scored; its scores are not stored.
-
-    A text on which the peer fails is an error of that row. `variant` is the peer's version, and
-    `asked` counts nothing. Each text is scored, repeated ones too: the peer has no cache of ours.
-
-    Args:
-        store: Where the run lies.
-        run_id: Whose rows.
-        peer: Of the run's task.
-        workers: Threads that score, as in a run.
-        slice_names: Slice columns to give the metrics by value of.
-        seed: Of the bootstrap.
-
-    Raises:
-        ConfigError: The peer is for another task.
-        StoreError: The texts were purged.
-    """
-    run = store.runs.find(run_id)
-    if peer.task is not run.task:
-        raise ConfigError(f"{peer.name} is for {peer.task.value}, the run for {run.task.value}")
-    rows = _RunRows.of(store, run, slice_names)
-    indexes = rows.scores.row_index
-    last = int(indexes[-1]) + 1 if len(indexes) else 0
-    texts = {index: text for index, text, _ in store.datasets.texts(run.dataset_id, 0, last)}
-    with ThreadPoolExecutor(workers) as pool:
-        asked = pool.map(lambda index: _ask(peer, texts[int(index)]), indexes)
-        width = 1 + len(LABELS[peer.task])
-        answers = np.array(list(asked), dtype=float).reshape(len(indexes), width)
-    theirs = replace(
-        rows.scores,
-        heuristic=None,
-        model=answers[:, 1:],
-        linear=None,
-        model_ms=answers[:, 0],
-        is_hit=np.zeros(len(indexes), dtype=bool),
-        hit_ms=np.full(len(indexes), np.nan),
-        has_error=np.isnan(answers).any(axis=1),
-    )
-    view = mode_view(theirs, Mode.ML, peer.threshold)
-    figures = figures_of(view, groups=rows.groups, slices=rows.slices, seed=seed)
-    return replace(figures, variant=peer.version, asked=0)
-
-
-def _ask(peer: Peer, text: str) -> tuple[float, ...]:
-    """Return milliseconds and each label's probability, NaN where the peer fails."""
-    started = time.perf_counter()
-    try:
-        probabilities = peer.score(text)
-    except Exception as error:  # noqa: BLE001 - somebody else's code; the row is an error
-        logger.warning("%s failed on a row: %s", peer.name, type(error).__name__)
-        return (np.nan,) * (1 + len(LABELS[peer.task]))
-    return (time.perf_counter() - started) * 1000, *probabilities
 
 
 def scores_table(store: Store, run_id: str, bands: Bands | None = None) -> pa.Table:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from typing import Any
 from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig, MLConfig
 from shield_engine.engine import Shield
-from shield_engine.errors import ConfigError, StoreError
+from shield_engine.errors import ConfigError, GuardError, ShieldError, StoreError
+from shield_engine.guards import OnnxEntry, open_guard
+from shield_engine.guards.answers import LoggedGuard
 from shield_engine.heuristics import heuristic_for, linear_tier, load_rules
-from shield_engine.ml import MLScore, ModelEntry
+from shield_engine.ml import MLScore
 from shield_engine.parts import Parts, RawScores
 from shield_engine.runs.results import ScoredRow, result_table, stored_model, stored_scores
-from shield_engine.runs.stamp import check_same_parts, model_stamp, packages, run_stamp
+from shield_engine.runs.stamp import Scorer, check_same_parts, packages, run_stamp
 from shield_engine.store import RunInfo, RunStamp, RunStatus, Store
 from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task, Variant
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 BATCH_ROWS = 1_000
+_FIRST_FAILURES = 20  # of a guard that has not answered yet
+_LATER_FAILURES = 100
+_ASKED_TO_ESTIMATE = 3
 PARTS = ("heuristic", "ml")
 
 
@@ -106,12 +111,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a run would take, from a timed sample of its own rows."""
+    """How long a run would take, from a timed sample of its own rows.
+
+    Attributes:
+        rows: Rows of the run.
+        sampled: Rows that were timed.
+        rows_per_s: Their rate.
+        seconds: Of all rows.
+        calls: Most calls of an outside guard; repeated texts are asked once.
+        price: What those cost.
+    """
 
     rows: int
     sampled: int
     rows_per_s: float
     seconds: float
+    calls: int = 0
+    price: float = 0.0
 
 
 def parts_for(modes: Sequence[Mode]) -> tuple[str, ...]:
@@ -129,19 +145,19 @@ def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunIn
         StoreError: The dataset's texts were purged.
     """
     dataset = store.datasets.find(dataset_id)
-    parts, entry = _ready_parts(shield, dataset.task, spec)
+    parts, scorer = _ready_parts(shield, dataset.task, spec)
     store.datasets.texts(dataset_id, 0, 1)
     rows = min(dataset.rows, spec.limit or dataset.rows)
-    stamp = run_stamp(dataset, parts, entry, shield.settings.workers)
+    stamp = run_stamp(dataset, parts, scorer, shield.settings.workers)
     if spec.reuse and (earlier := _run_alike(store, dataset_id, stamp)) is not None:
         stamp["reused_run"] = earlier.run_id
     return store.runs.add(
         dataset,
         parts=spec.parts,
         rows=rows,
-        model_id=entry.id if entry else None,
-        variant=entry.variant.value if entry else None,
-        model_sha256=entry.sha256 if entry else None,
+        model_id=scorer.name,
+        variant=scorer.variant,
+        model_sha256=scorer.sha256,
         settings=asdict(spec),
         stamp=stamp,
     )
@@ -156,8 +172,8 @@ def reusable_run(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -
     if "ml" not in spec.parts:
         return None
     dataset = store.datasets.find(dataset_id)
-    entry = shield.entry_for(dataset.task, MLConfig.evaluation(spec.variant), spec.model_id)
-    return _run_alike(store, dataset_id, {"model": model_stamp(entry), "packages": packages()})
+    scorer = _scorer(shield, dataset.task, spec)
+    return _run_alike(store, dataset_id, {"model": scorer.identity, "packages": packages()})
 
 
 def _run_alike(store: Store, dataset_id: str, stamp: RunStamp) -> RunInfo | None:
@@ -206,15 +222,22 @@ def execute(
     if is_done and not (retry_errors and run.errors):
         return run
     try:
-        parts, entry = _ready_parts(shield, run.task, spec)
-        check_same_parts(run, parts, entry)
-        is_done = False
-        if retry_errors:
-            store.runs.drop_errors(run_id)
-        store.runs.set_status(run_id, RunStatus.RUNNING)
-        run = store.runs.find(run_id)
-        with ThreadPoolExecutor(spec.workers or shield.settings.workers) as pool:
-            sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool)
+        scorer = _scorer(shield, run.task, spec)
+        with ExitStack() as stack:
+            guard = _logged(shield, scorer, run_id)
+            if guard is not None:
+                stack.enter_context(closing(guard))
+            parts, _ = _ready_parts(shield, run.task, spec, guard)
+            check_same_parts(run, parts, scorer)
+            is_done = False
+            if retry_errors:
+                store.runs.drop_errors(run_id)
+            store.runs.set_status(run_id, RunStatus.RUNNING)
+            run = store.runs.find(run_id)
+            at_once = scorer.guard.concurrency if scorer.guard else 1
+            workers = spec.workers or max(shield.settings.workers, at_once)
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, guard)
             sitting.score_rest(batch_rows, cancel, on_progress)
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
@@ -226,6 +249,8 @@ def execute(
         cancel is not None and cancel.is_set() and store.runs.find(run_id).rows_done < run.rows
     )
     store.runs.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)
+    if not stopped:
+        _answers_path(shield, run_id).unlink(missing_ok=True)  # every answer is in the store
     return store.runs.find(run_id)
 
 
@@ -237,19 +262,25 @@ def estimate(
     rows = min(dataset.rows, spec.limit or dataset.rows)
     if rows == 0:
         return Estimate(0, 0, 0.0, 0.0)
-    parts, _ = _ready_parts(shield, dataset.task, spec)
+    parts, scorer = _ready_parts(shield, dataset.task, spec)
+    if scorer.guard is not None and scorer.model is None:
+        sample = _ASKED_TO_ESTIMATE  # each call may cost money
     step = max(1, rows // sample)
     texts = [
         store.datasets.texts(dataset_id, index, index + 1)[0][1] for index in range(0, rows, step)
     ]
     parts.score(texts[0])  # the first call pays for lazy set-up
-    workers = spec.workers or shield.settings.workers
+    workers = spec.workers or max(
+        shield.settings.workers, scorer.guard.concurrency if scorer.guard else 1
+    )
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(parts.score, texts))
     seconds = max(time.perf_counter() - started, 1e-9)
     rate = len(texts) / seconds
-    return Estimate(rows, len(texts), rate, rows / rate)
+    calls = -(-rows // scorer.guard.batch) if scorer.guard else 0
+    price = calls * scorer.guard.price_per_1000 / 1_000 if scorer.guard else 0.0
+    return Estimate(rows, len(texts), rate, rows / rate, calls, price)
 
 
 @dataclass(slots=True)
@@ -258,6 +289,38 @@ class _Slot:
 
     raw: RawScores
     known: MLScore | None = None
+
+
+class _Watch:
+    """Stops a run whose guard answers nothing: each call of it may cost time and money."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._limit = _FIRST_FAILURES
+        self._reason: str | None = None
+        self._lock = threading.Lock()
+
+    def note(self, error: ShieldError | None) -> None:
+        """Count a call that failed, or one that did not."""
+        with self._lock:
+            if error is None:
+                self._failures, self._limit = 0, _LATER_FAILURES
+                return
+            self._failures += 1
+            if self._failures >= self._limit:
+                self._reason = (
+                    f"the run was stopped: {self._failures} calls failed one after the other, the "
+                    f"last with: {error}. Check the guard (its address, key, timeout_s), then resume"
+                )
+
+    def check(self) -> None:
+        """Go on, unless too many calls failed.
+
+        Raises:
+            GuardError: They did.
+        """
+        if self._reason is not None:
+            raise GuardError(self._reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +332,8 @@ class _Sitting:
     parts: Parts
     cache: ResultCache[_Slot]
     pool: ThreadPoolExecutor
+    guard: LoggedGuard | None = None
+    watch: _Watch = field(default_factory=_Watch)
 
     def score_rest(
         self,
@@ -324,8 +389,13 @@ class _Sitting:
             slots.append((key, slot, hit_ms))
 
         def fill(text: str, slot: _Slot) -> None:
+            self.watch.check()
             slot.raw = self.parts.score(text, slot.known)
+            if self.guard is not None:
+                self.watch.note(slot.raw.error)
 
+        if self.guard is not None:
+            self.guard.ask_ahead([text for text, _ in misses], self.pool)
         list(self.pool.map(fill, *zip(*misses, strict=True)) if misses else ())
         for key, slot, _ in slots:
             if slot.raw.error is not None:
@@ -355,16 +425,46 @@ class _Sitting:
                 self.cache.put(key, _Slot(stored_scores(row)))
 
 
-def _ready_parts(shield: Shield, task: Task, spec: RunSpec) -> tuple[Parts, ModelEntry | None]:
-    """Return the parts of a run and the registry entry of its model."""
+def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
+    """Return what a run asks beside the rules."""
+    if "ml" not in spec.parts:
+        return Scorer()
+    name = spec.model_id or ""
+    guard = shield.guard(name, task) if name in shield.guards else None
+    if guard is not None and not isinstance(guard, OnnxEntry):
+        return Scorer(guard=guard)
+    model, variant = (guard.model, guard.variant) if guard else (spec.model_id, spec.variant)
+    return Scorer(shield.entry_for(task, MLConfig.evaluation(variant), model), guard)
+
+
+def _answers_path(shield: Shield, run_id: str) -> Path:
+    return shield.settings.answers / f"{run_id}.jsonl"
+
+
+def _logged(shield: Shield, scorer: Scorer, run_id: str) -> LoggedGuard | None:
+    """Return the outside guard of a run, with what it answered before."""
+    if scorer.guard is None or scorer.model is not None:
+        return None
+    opened = open_guard(scorer.guard, offline=shield.settings.offline)
+    return LoggedGuard(opened, _answers_path(shield, run_id))
+
+
+def _ready_parts(
+    shield: Shield, task: Task, spec: RunSpec, guard: LoggedGuard | None = None
+) -> tuple[Parts, Scorer]:
+    """Return the parts of a run, and what scores beside the rules."""
     heuristic = None
     if "heuristic" in spec.parts:
         extra = load_rules(Path(spec.rules_file), task) if spec.rules_file else ()
         heuristic = heuristic_for(task, extra_rules=extra, disabled_rules=spec.disabled_rules)
-    if "ml" not in spec.parts:
-        return Parts(task, heuristic), None
-    entry = shield.entry_for(task, MLConfig.evaluation(spec.variant), spec.model_id)
-    shield.inference(entry)  # loads now: a missing file stops the run before its first row
+    scorer = _scorer(shield, task, spec)
+    if scorer.name is None:
+        return Parts(task, heuristic), scorer
     # Only hybrid asks the tier, and hybrid needs both parts.
     linear = linear_tier(task) if heuristic is not None else None
-    return Parts(task, heuristic, linear, shield.model_part(entry).infer), entry
+    if scorer.guard is not None:
+        part = shield.guard_part(scorer.guard, guard.score if guard else None)
+    elif scorer.model is not None:
+        shield.inference(scorer.model)  # loads now: a missing file stops the run at its start
+        part = shield.model_part(scorer.model)
+    return Parts(task, heuristic, linear, part.infer), scorer

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from shield_engine.errors import ConfigError
+from shield_engine.guards import GuardEntry
 from shield_engine.heuristics import NORMALIZER_VERSION
 from shield_engine.ml import ModelEntry
 from shield_engine.parts import Parts
 from shield_engine.store import DatasetInfo, RunInfo, RunStamp
 
-__all__ = ["check_same_parts", "model_stamp", "packages", "run_stamp"]
+__all__ = ["Scorer", "check_same_parts", "packages", "run_stamp"]
 
 
-def run_stamp(
-    dataset: DatasetInfo, parts: Parts, entry: ModelEntry | None, workers: int
-) -> RunStamp:
+def run_stamp(dataset: DatasetInfo, parts: Parts, scorer: Scorer, workers: int) -> RunStamp:
     """Return what is needed to repeat a run: data, rules, model, packages, machine, commit."""
     return {
         "dataset_hash": dataset.content_hash,
         "rules_version": parts.heuristic.version if parts.heuristic else None,
         "linear_version": parts.linear.version if parts.linear else None,
-        "model": model_stamp(entry) if entry else None,
+        "model": scorer.identity,
+        "guard": scorer.guard_facts,
         "packages": packages(),
         "machine": {
             "platform": platform.platform(),
@@ -37,19 +38,57 @@ def run_stamp(
     }
 
 
-def model_stamp(entry: ModelEntry) -> dict[str, Any]:
-    """Return everything that decides a model's score of a text."""
-    return {
-        "id": entry.id,
-        "variant": entry.variant.value,
-        "sha256": entry.sha256,
-        "revision": entry.revision,
-        "tokenizer_sha256": entry.tokenizer_sha256,
-        "max_length": entry.max_length,
-        "stride": entry.stride,
-        "window_penalty": entry.window_penalty,
-        "normalizer": NORMALIZER_VERSION,
-    }
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What scores beside the rules: a model of the registry, an outside guard, or nothing.
+
+    A guard of kind `onnx` is both: a model under a name and threshold of its own.
+    """
+
+    model: ModelEntry | None = None
+    guard: GuardEntry | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Name of the guard, or id of the model."""
+        return self.guard.name if self.guard else self.model.id if self.model else None
+
+    @property
+    def variant(self) -> str | None:
+        """Precision of a model's weights."""
+        return self.model.variant.value if self.model else None
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of the model's file, or fingerprint of the guard."""
+        if self.model is not None:
+            return self.model.sha256
+        return self.guard.fingerprint if self.guard else None
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """Everything that decides its score of a text."""
+        entry = self.model
+        if entry is None:
+            identity = {"id": self.name, "variant": None, "sha256": self.sha256}
+            return identity if self.guard else None
+        return {
+            "id": entry.id,
+            "variant": entry.variant.value,
+            "sha256": entry.sha256,
+            "revision": entry.revision,
+            "tokenizer_sha256": entry.tokenizer_sha256,
+            "max_length": entry.max_length,
+            "stride": entry.stride,
+            "window_penalty": entry.window_penalty,
+            "normalizer": NORMALIZER_VERSION,
+        }
+
+    @property
+    def guard_facts(self) -> dict[str, Any] | None:
+        """What pages and reports say of a guard, whether it is declared later or not."""
+        names = ("name", "version", "kind", "threshold", "price_per_1000")
+        return {name: getattr(self.guard, name) for name in names} if self.guard else None
 
 
 def packages() -> dict[str, str]:
@@ -58,7 +97,7 @@ def packages() -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def check_same_parts(run: RunInfo, parts: Parts, entry: ModelEntry | None) -> None:
+def check_same_parts(run: RunInfo, parts: Parts, scorer: Scorer) -> None:
     """Refuse to go on with a run whose rules or model are no longer those it began with.
 
     Raises:
@@ -68,7 +107,7 @@ def check_same_parts(run: RunInfo, parts: Parts, entry: ModelEntry | None) -> No
     versions = {
         "rule-set version": (run.stamp["rules_version"], heuristic.version if heuristic else None),
         "linear tier": (run.stamp.get("linear_version"), linear.version if linear else None),
-        "model SHA-256": (run.model_sha256, entry.sha256 if entry else None),
+        "model SHA-256": (run.model_sha256, scorer.sha256),
     }
     for name, (then, now) in versions.items():
         if now != then:

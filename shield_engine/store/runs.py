@@ -42,6 +42,7 @@ class RunStamp(TypedDict, total=False):
         rules_version: `None` if the rules did not run.
         linear_version: `None` if hybrid's linear tier did not run.
         model: Everything that decides the model's score of a text; `None` without a model.
+        guard: Name, version and threshold of an outside guard that stood in for the model.
         packages: Version of each package that decides scores.
         machine: Platform, processor, Python and number of workers.
         git_commit: Of the program, where it runs from a checkout.
@@ -52,6 +53,7 @@ class RunStamp(TypedDict, total=False):
     rules_version: str | None
     linear_version: str | None
     model: dict[str, Any] | None
+    guard: dict[str, Any] | None
     packages: dict[str, str]
     machine: dict[str, Any]
     git_commit: str | None
@@ -79,6 +81,14 @@ class RunInfo:
     seconds: float
     started_at: datetime
     finished_at: datetime | None
+
+    @property
+    def scorer(self) -> str | None:
+        """What scored beside the rules, as candidates are called; `None` if nothing did."""
+        guard = self.stamp.get("guard")
+        if guard:
+            return f"{guard['name']} {guard['version']}".rstrip()
+        return f"{self.model_id} {self.variant}" if self.model_id else None
 
     @property
     def is_resumable(self) -> bool:
