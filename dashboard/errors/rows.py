@@ -28,7 +28,7 @@ from shield_engine.config import MLConfig
 from shield_engine.decide.views import RowJudge, available_modes
 from shield_engine.errors import ConfigError, ShieldError
 from shield_engine.review.corrections import EXCLUDE_TAG
-from shield_engine.review.neighbours import MOST_INDEXED
+from shield_engine.review.suspects import MOST_INDEXED
 from shield_engine.store import RunInfo, StoredRow
 from shield_engine.store.notes import (
     Annotation,

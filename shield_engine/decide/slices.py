@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shield_engine.decide.views import ModeView
+    from shield_engine.store.rows import RowFilter
 
     Ints = NDArray[np.int64]
     Mask = NDArray[np.bool_]
@@ -36,6 +37,7 @@ __all__ = [
     "SliceTable",
     "SliceTest",
     "frontier",
+    "in_length_band",
     "lattice",
     "length_bands",
     "slice_table",
@@ -323,6 +325,19 @@ def length_bands(chars: Ints, is_beyond: Mask | None = None) -> NDArray[np.objec
     if is_beyond is not None:
         bands[is_beyond] = LENGTH_BANDS[-1]
     return bands
+
+
+def in_length_band(rows: RowFilter, band: str) -> RowFilter:
+    """Return a filter narrowed to one of `LENGTH_BANDS`.
+
+    As in `length_bands`, rows beyond the model's window are in a band of their own.
+    """
+    place = LENGTH_BANDS.index(band)
+    if place > len(_BAND_EDGES):
+        return replace(rows, is_beyond_window=True)
+    least = _BAND_EDGES[place - 1] + 1 if place else None
+    most = _BAND_EDGES[place] if place < len(_BAND_EDGES) else None
+    return replace(rows, chars=(least, most), is_beyond_window=False)
 
 
 def slice_table(

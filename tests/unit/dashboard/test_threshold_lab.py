@@ -6,7 +6,6 @@ import pytest
 
 from dashboard.threshold_lab.tables import (
     bands_frame,
-    choice_evidence,
     choice_text,
     counts_frame,
     day_frame,
@@ -19,6 +18,7 @@ from dashboard.threshold_lab.tables import (
 from shield_engine.config import Bands
 from shield_engine.decide.bands import BandPoint, Traffic, day_of
 from shield_engine.decide.column import ScoreColumn
+from shield_engine.decide.evidence import choice_evidence
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
 from shield_engine.decide.thresholds import Choice, Rule
 from shield_engine.statistics import Figure
