@@ -202,9 +202,9 @@ def sharpest(
     def bounds(thresholds: ArrayLike) -> Floats:
         hits, risky = column.effective(thresholds, 1)
         alarms, harmless = column.effective(thresholds, 0)
-        found = prevalence * (1 - _upper(risky - hits, risky, each))
-        flagged = found + (1 - prevalence) * _upper(alarms, harmless, each)
-        return np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+        caught = prevalence * (1 - _upper(risky - hits, risky, each))
+        flagged = caught + (1 - prevalence) * _upper(alarms, harmless, each)
+        return np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
 
     drawn = column.drawn(2 * DRAWN_CUTS).thresholds
     proved = bounds(drawn)
@@ -221,8 +221,8 @@ def sharpest(
     last = int(fits[-1])
     lowest = float(drawn[last + 1]) if last + 1 < len(drawn) else -np.inf
     between = column.cuts[(column.cuts <= drawn[last]) & (column.cuts > lowest)]
-    kept = between[bounds(between) >= min_precision]
-    cut = float(kept[-1] if len(kept) else drawn[last])
+    proved_between = between[bounds(between) >= min_precision]
+    cut = float(proved_between[-1] if len(proved_between) else drawn[last])
     return _choice(
         column, cut, how, bound=lambda threshold: float(bounds(threshold)[0]), value="recall"
     )
@@ -388,10 +388,10 @@ class Rule:
         Under a limit only the side that keeps it counts: higher thresholds under a limit of FPR or
         precision, lower ones under a limit of recall.
         """
-        found = flat_region(column, threshold, self.weights(column, threshold))
+        region = flat_region(column, threshold, self.weights(column, threshold))
         if self.kind in {"fpr", "precision"}:
-            return replace(found, low=threshold)
-        return replace(found, high=threshold) if self.kind == "recall" else found
+            return replace(region, low=threshold)
+        return replace(region, high=threshold) if self.kind == "recall" else region
 
     def objective(self, sweep: ThresholdSweep) -> Floats:
         """Return what the rule makes high, at each threshold: F1, recall, minus FPR or cost."""

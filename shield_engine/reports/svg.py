@@ -138,10 +138,10 @@ def histogram(
         for place in np.flatnonzero(counts).tolist():
             tall = (band - 16) * math.log10(1 + int(counts[place])) / most
             width = x(edges[place + 1]) - x(edges[place]) - 1
-            said = f"{name}: {int(counts[place]):,} rows at {edges[place]:.3g} to {edges[place + 1]:.3g}"
+            text = f"{name}: {int(counts[place]):,} rows at {edges[place]:.3g} to {edges[place + 1]:.3g}"
             parts.append(
                 f'<rect class="fill c{row}" x="{x(edges[place]):.1f}" y="{base - tall:.1f}" '
-                f'width="{width:.1f}" height="{tall:.1f}"><title>{_safe(said)}</title></rect>'
+                f'width="{width:.1f}" height="{tall:.1f}"><title>{_safe(text)}</title></rect>'
             )
     if mark is not None and 0 <= mark <= 1:
         parts.append(_line(x(mark), top - 2, x(mark), height - 34, "mark"))
