@@ -19,10 +19,10 @@ from shield_engine.statistics.intervals import (
 from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Choice",
