@@ -20,7 +20,8 @@ from shield_engine.statistics.tests import holm, pair_p_value
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Floats = NDArray[np.float64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Optimism",

@@ -19,10 +19,10 @@ from shield_engine.statistics.intervals import (
 from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Choice",
@@ -36,8 +36,6 @@ __all__ = [
     "least_alarms",
     "sharpest",
 ]
-
-Metric = Literal["f1", "balanced_accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +271,7 @@ def best_by_cost(
     return replace(chosen, value=1_000 * (weights.risky - float(values[place]) + per_text))
 
 
-def best_by_metric(column: ScoreColumn, metric: Metric) -> Choice:
+def best_by_metric(column: ScoreColumn, metric: Literal["f1", "balanced_accuracy"]) -> Choice:
     """Return the threshold of the highest F1 or balanced accuracy on these rows."""
     how = f"highest {metric.replace('_', ' ')}"
     if not len(column.risky) or not len(column.harmless):
@@ -364,19 +362,22 @@ class Rule:
             )
         return best_by_metric(column, self.kind)
 
+    @property
+    def _linear(self) -> Weights:
+        """What is made high where that is linear in the rates."""
+        if self.kind == "cost":
+            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
+        if self.kind == "balanced_accuracy":
+            return Weights(0.5, 0.5)
+        return Weights(0.0, 1.0) if self.kind == "recall" else Weights(1.0, 0.0)
+
     def weights(self, column: ScoreColumn, threshold: float) -> Weights:
         """Return the linear objective that the rule's threshold maximises.
 
         For F1 it is that of Dinkelbach (1967): at the maximum F*, tp (2 - F*) - fp F* is highest.
         """
-        if self.kind == "cost":
-            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
-        if self.kind == "balanced_accuracy":
-            return Weights(0.5, 0.5)
-        if self.kind == "recall":
-            return Weights(0.0, 1.0)
         if self.kind != "f1":
-            return Weights(1.0, 0.0)
+            return self._linear
         counts = column.at(threshold)
         best = float(np.nan_to_num(counts.f1[0]))
         scale = max(float(2 * counts.tp[0] + counts.fp[0] + counts.fn[0]), 1.0)
@@ -399,11 +400,7 @@ class Rule:
             return np.nan_to_num(sweep.f1)
         if self.kind == "balanced_accuracy":
             return (1 + Weights(1.0, 1.0).of(sweep)) / 2
-        if self.kind == "cost":
-            return Weights(
-                self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm
-            ).of(sweep)
-        return Weights(0.0, 1.0).of(sweep) if self.kind == "recall" else Weights(1.0, 0.0).of(sweep)
+        return self._linear.of(sweep)
 
 
 def _choice(

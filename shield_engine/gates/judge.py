@@ -30,12 +30,9 @@ from shield_engine.gates.question import Question
 from shield_engine.store.library import named_policy
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from shield_engine.statistics.arrays import Mask
     from shield_engine.store import RunInfo, Store
 
-    Mask = NDArray[np.bool_]
-    Ints = NDArray[np.int64]
 
 __all__ = ["GateOutcome", "Judgement", "Outcome", "judge"]
 

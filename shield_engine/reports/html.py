@@ -20,7 +20,7 @@ from shield_engine.reports.report import Report, leaves
 from shield_engine.reports.svg import (
     Bar,
     Curve,
-    Interval,
+    Dot,
     bars,
     bounds_bar,
     curves,
@@ -95,7 +95,7 @@ def _forest(report: Report) -> Markup:
                 continue
             has_ends = figure.low is not None and figure.high is not None
             items.append(
-                Interval(
+                Dot(
                     label=name,
                     series=series,
                     value=100 * figure.value,

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from shield_engine.hostile_text import visible
 
-__all__ = ["Bar", "Curve", "Interval", "bars", "bounds_bar", "curves", "forest", "histogram"]
+__all__ = ["Bar", "Curve", "Dot", "bars", "bounds_bar", "curves", "forest", "histogram"]
 
 _WIDTH = 640
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class Dot:
     """A dot with its interval on a scale of 0 to 100 percent.
 
     Attributes:
@@ -59,7 +59,7 @@ class Bar:
     text: str
 
 
-def forest(title: str, items: Sequence[Interval]) -> Markup:
+def forest(title: str, items: Sequence[Dot]) -> Markup:
     """Return dots with intervals, one line each, over 0 to 100 percent."""
     left, step, top = 150, 20, 8
     height = top + step * len(items) + 34
