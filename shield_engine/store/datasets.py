@@ -140,7 +140,7 @@ class Datasets:
 
     def all(self) -> list[DatasetInfo]:
         """Return all dataset versions, newest first."""
-        rows = self._connection.fetch(f"{_DATASETS} ORDER BY created_at DESC, name")
+        rows = self._connection.fetch(f"{_DATASETS} ORDER BY rowid DESC")
         return [dataset_info(row) for row in rows]
 
     def find(self, dataset_id: str) -> DatasetInfo:

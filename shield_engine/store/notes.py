@@ -31,10 +31,13 @@ MOST_TAG_CHARS = 60
 LATEST_ANNOTATIONS = """
     SELECT row_index, note, label, tags, created_at FROM annotations WHERE dataset_id = ?
     QUALIFY row_number() OVER (
-        PARTITION BY row_index ORDER BY created_at DESC, rowid DESC) = 1
+        PARTITION BY row_index ORDER BY rowid DESC) = 1
         AND (coalesce(note, '') <> '' OR label IS NOT NULL OR len(tags) > 0)
 """
-"""SQL of what holds for each annotated row of a dataset; one parameter, the dataset's id."""
+"""SQL of what holds for each annotated row of a dataset; one parameter, the dataset's id.
+
+The last one is the one written last (DuckDB numbers rows as they are added): a clock can be set back.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def annotation_history(store: Store, dataset_id: str, row_index: int) -> list[An
     """Return everything that was ever said of a row, newest first."""
     rows = store.fetch(
         "SELECT row_index, note, label, tags, created_at FROM annotations "
-        "WHERE dataset_id = ? AND row_index = ? ORDER BY created_at DESC, rowid DESC",
+        "WHERE dataset_id = ? AND row_index = ? ORDER BY rowid DESC",
         [dataset_id, row_index],
     )
     return [_annotation(row) for row in rows]

@@ -232,7 +232,7 @@ class Runs:
         """Return runs, newest first, of one dataset or of all."""
         where, values = ("WHERE r.dataset_id = ?", [dataset_id]) if dataset_id else ("", [])
         rows = self._connection.fetch(
-            f"SELECT {_RUN_COLUMNS} {where} ORDER BY r.started_at DESC", values
+            f"SELECT {_RUN_COLUMNS} {where} ORDER BY r.rowid DESC", values
         )
         return [_run_info(row) for row in rows]
 

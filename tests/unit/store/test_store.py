@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shield_engine.errors import StoreBusyError, StoreError, UnknownNameError
+from shield_engine.policy import Policy
 from shield_engine.store import DatasetInfo, RunStatus, Store
-from shield_engine.store.library import benchmarks, save_benchmark
+from shield_engine.store.library import (
+    benchmarks,
+    delete_policy,
+    policies,
+    save_benchmark,
+    save_policy,
+)
+from shield_engine.store.notes import annotate, annotation, dataset_annotations
 from shield_engine.store.rows import dataset_page, stored_rows
-from shield_engine.types import Task
+from shield_engine.types import Mode, Task
 from tests.stored_runs import add_dataset
 
 
@@ -268,3 +281,89 @@ def test_a_page_is_a_range_of_rows() -> None:
         found = dataset_page(store, info.dataset_id, search="TEXT 1", offset=2, limit=3)
         assert [row.row_index for row in found] == [11, 12, 13]
         assert dataset_page(store, info.dataset_id, offset=60) == []
+
+
+def test_a_clock_set_back_changes_no_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The later correction holds, and the newest dataset, run, policy and benchmark come first."""
+    times = iter(datetime(2026, 1, 1) - timedelta(days=day) for day in range(100))
+    for module in ("datasets", "runs", "notes", "library"):
+        monkeypatch.setattr(f"shield_engine.store.{module}.utc_now", lambda: next(times))
+    path = tmp_path / "shield.duckdb"
+    with Store.open(path) as store:
+        first, second = add(store, ["a"]), add(store, ["b"], "another")
+        stored = [
+            store.runs.add(
+                first,
+                parts=["heuristic"],
+                rows=1,
+                model_id=None,
+                variant=None,
+                model_sha256=None,
+                settings={},
+                stamp={},
+            ).run_id
+            for _ in range(2)
+        ]
+        store.runs.set_status(stored[0], RunStatus.DONE)
+        annotate(store, first.dataset_id, 0, label=0)
+        annotate(store, first.dataset_id, 0, label=1)
+        for name in ("z", "a"):
+            save_policy(store, Policy(name, Task.TOXICITY, Mode.HEURISTIC, 0.5))
+        saved = [save_benchmark(store, {"n": n}) for n in range(2)]
+        store.plan_rewrite()
+    for _ in range(2):
+        with Store.open(path) as store:
+            assert [info.title for info in store.datasets.all()] == [second.title, first.title]
+            assert [run.run_id for run in store.runs.all()] == stored[::-1]
+            assert annotation(store, first.dataset_id, 0).label == 1
+            assert dataset_annotations(store, first.dataset_id)[0].label == 1
+            assert [policy.name for policy in policies(store)] == ["a", "z"]
+            assert list(benchmarks(store)) == saved[::-1]
+            store.runs.set_status(stored[0], RunStatus.DONE)
+
+
+def test_a_deleted_policy_version_is_not_given_again(tmp_path: Path) -> None:
+    """Version 2 deleted, the next is 3: a report that names version 2 never means another."""
+    policy = Policy("strict", Task.TOXICITY, Mode.HEURISTIC, 0.5)
+    with Store.open(tmp_path / "shield.duckdb") as store:
+        save_policy(store, policy)
+        assert save_policy(store, policy).version == 2
+        delete_policy(store, "strict", 2)
+        delete_policy(store, "strict", 1)
+    with Store.open(tmp_path / "shield.duckdb") as store:
+        assert save_policy(store, policy).version == 3
+        assert save_policy(store, replace(policy, name="other")).version == 1
+
+
+_NAMES = (
+    *('"', "*", "\\", "", 'c\\"d', "a/b", "~", "~1", "$", "$.a", "a.b", "[0]", "a b", "'", "`"),
+    *("\n", "\t", "ä", "漢", "😀", "#", "?", "%", "0", "-1", "null", "#-1", "//", "\u200b"),
+)
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_slice_column_may_have_any_name(name: str) -> None:
+    """Its values come back and filter whatever its letters mean to JSON or SQL."""
+    slices = [json.dumps({name: value, "other": "w"}) for value in ("v", "x")]
+    store = Store.in_memory()
+    info = store.datasets.add(
+        "set", Task.TOXICITY, rows_of(["a", "b"], slices), content_hash="h", source="set.csv"
+    )
+    assert store.datasets.slices(info.dataset_id, name).tolist() == ["v", "x"]
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.text("vwx")))
+def test_slices_of_any_names_are_told_apart(values: dict[str, str]) -> None:
+    """Each column gives its own value, one that is not there gives nothing."""
+    store = Store.in_memory()
+    info = store.datasets.add(
+        *("set", Task.TOXICITY, rows_of(["a"], [json.dumps(values)])),
+        content_hash="h",
+        source="set.csv",
+    )
+    for name, value in values.items():
+        assert store.datasets.slices(info.dataset_id, name).tolist() == [value]
+        absent = f"{name}!"
+        expected = values.get(absent, "")
+        assert store.datasets.slices(info.dataset_id, absent).tolist() == [expected]
+    store.close()
