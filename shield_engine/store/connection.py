@@ -67,9 +67,17 @@ def _add_linear_tier(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE results ADD COLUMN linear_ms DOUBLE")
 
 
+def _number_policies_for_good(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("CREATE TABLE policy_numbers (name VARCHAR PRIMARY KEY, last INTEGER NOT NULL)")
+    cursor.execute(
+        "INSERT INTO policy_numbers SELECT name, max(version) FROM policies GROUP BY name"
+    )
+
+
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _create_first_tables,
     _add_linear_tier,
+    _number_policies_for_good,
 )
 """Applied in order, each once; a store's schema version is how many were applied."""
 

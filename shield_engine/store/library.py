@@ -36,10 +36,13 @@ _NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
 def save_policy(store: Store, policy: Policy) -> Policy:
     """Keep a policy as the next version of its name, and return it with that version."""
     with store.writing() as cursor:
-        ((last,),) = cursor.execute(
-            "SELECT coalesce(max(version), 0) FROM policies WHERE name = ?", [policy.name]
+        # Counted apart from the policies: a deleted version's number is not given again.
+        ((number,),) = cursor.execute(
+            "INSERT INTO policy_numbers VALUES (?, 1) "
+            "ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last",
+            [policy.name],
         ).fetchall()
-        saved = replace(policy, version=int(last) + 1)
+        saved = replace(policy, version=int(number))
         values = {
             "name": saved.name,
             "version": saved.version,
@@ -53,7 +56,7 @@ def save_policy(store: Store, policy: Policy) -> Policy:
 
 def policies(store: Store) -> list[Policy]:
     """Return every version of every policy, newest first."""
-    rows = store.fetch("SELECT document FROM policies ORDER BY created_at DESC, name, version DESC")
+    rows = store.fetch("SELECT document FROM policies ORDER BY rowid DESC")
     return [Policy.from_document(json.loads(document)) for (document,) in rows]
 
 
@@ -90,7 +93,7 @@ def named_policy(store: Store, named: str) -> Policy:
 
 
 def delete_policy(store: Store, name: str, version: int) -> None:
-    """Drop one version of a policy; later versions keep their numbers."""
+    """Drop one version of a policy; its number is not given again."""
     find_policy(store, name, version)
     store.execute("DELETE FROM policies WHERE name = ? AND version = ?", [name, version])
 
@@ -154,5 +157,5 @@ def save_benchmark(store: Store, document: Mapping[str, Any]) -> str:
 
 def benchmarks(store: Store) -> dict[str, dict[str, Any]]:
     """Return the document of each benchmark by id, newest first."""
-    rows = store.fetch("SELECT benchmark_id, document FROM benchmarks ORDER BY created_at DESC")
+    rows = store.fetch("SELECT benchmark_id, document FROM benchmarks ORDER BY rowid DESC")
     return {benchmark_id: json.loads(document) for benchmark_id, document in rows}
