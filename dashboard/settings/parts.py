@@ -21,7 +21,7 @@ from dashboard.widgets import (
     show_metrics,
     show_table,
 )
-from shield_engine.runs.bundle import waiting_bundles
+from shield_engine.runs.bundle import refused_bundles, waiting_bundles
 
 __all__ = ["show_bundles", "show_limits", "show_removal", "show_store"]
 
@@ -124,6 +124,11 @@ def show_bundles() -> None:
         st.rerun()
     for note in st.session_state.get("bundle_notes", ()):
         st.info(plain(note), icon=":material/info:")
+    for refused, reason in refused_bundles(server.settings.bundles).items():
+        st.warning(
+            plain(f"{refused} was set aside: {reason}. Delete the folder once it is not needed."),
+            icon=":material/block:",
+        )
 
 
 def show_limits() -> None:

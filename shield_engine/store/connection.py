@@ -91,6 +91,7 @@ class Connection:
         self.notice = notice
         self._local = threading.local()
         self._write = threading.RLock()
+        self._is_writing = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -196,10 +197,14 @@ class Connection:
 
     @contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction on this thread's cursor; one writer at a time."""
+        """One transaction on this thread's cursor, one writer at a time; an inner one is part of it."""
         with self._write:
             cursor = self._cursor()
+            if self._is_writing:
+                yield cursor
+                return
             cursor.execute("BEGIN")
+            self._is_writing = True
             try:
                 yield cursor
                 cursor.execute("COMMIT")
@@ -210,6 +215,8 @@ class Connection:
                 if isinstance(error, duckdb.Error):
                     raise _write_error(error) from error
                 raise
+            finally:
+                self._is_writing = False
 
     def compact(self) -> None:
         """Write the log into the file; freed space is used again by later rows."""

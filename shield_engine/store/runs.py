@@ -361,26 +361,29 @@ class Runs:
     def add_tables(self, tables: Sequence[pa.Table]) -> RunInfo:
         """Store what `run_tables` gave in another store.
 
-        A dataset of the same name and rows is used instead of a copy; a run that is here already
-        is left alone.
+        All of it or nothing. A dataset of the same name and rows is used instead of a copy; a run
+        that is here already is left alone.
         """
         dataset, rows, run, results = tables
         run_id = run["run_id"][0].as_py()
         info = dataset_info([dataset[item.name][0].as_py() for item in fields(DatasetInfo)])
         if self._connection.fetch("SELECT 1 FROM runs WHERE run_id = ?", [run_id]):
             return self.find(run_id)
-        known = self._datasets.add(
-            info.name,
-            info.task,
-            rows.rename_columns(
-                ["group" if name == "group_id" else name for name in rows.column_names]
-            ),
-            content_hash=info.content_hash,
-            source=info.source,
-            quarantined=info.quarantined,
-            details=info.details,
-        )
         with self._connection.writing() as cursor:
+            known = self._datasets.add(
+                info.name,
+                info.task,
+                rows.rename_columns(
+                    ["group" if name == "group_id" else name for name in rows.column_names]
+                ),
+                content_hash=info.content_hash,
+                source=info.source,
+                quarantined=info.quarantined,
+                details=info.details,
+            )
+            texts = self._datasets.rows(known.dataset_id)["text_sha256"]
+            if texts.to_pylist() != rows["text_sha256"].to_pylist():
+                raise StoreError(f"{known.title} has the same content hash and other rows")
             self._connection.append("runs", run)
             self._connection.append("results", results)
             cursor.execute(
