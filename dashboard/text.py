@@ -57,6 +57,12 @@ MARKS = ("⟦", "⟧")
 """What stands around a matched span in a shown text."""
 
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+# Where Streamlit makes a link, an icon or an arrow of a text whose backslashes are gone already:
+# behind the colon of an address or of a :name:, the www, the @, and within -> -- >= and the like.
+_REPLACED = re.compile(
+    r"(?<=:)(?=/|[\w+\-/]+:)|(?<=www)(?=\.)|(?<=@)(?=[-\w])|(?<=[<>~\-])(?=[>=\-])", re.IGNORECASE
+)
+_JOINER = "\u2060"
 
 
 # --- texts of others ------------------------------------------------------------------------
@@ -65,10 +71,11 @@ _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 def plain(text: str) -> str:
     """Return `text` so that Markdown shows it letter by letter.
 
-    Every ASCII punctuation mark is escaped, which also disarms links, images, HTML, formulas and
-    Streamlit's own `:directives:`.
+    Every ASCII punctuation mark is escaped, which also disarms images, HTML, formulas and
+    directives. What Streamlit replaces after that (addresses, `:streamlit:`, `->`) is parted by a
+    word joiner, which draws nothing.
     """
-    escaped = _PUNCTUATION.sub(r"\\\g<0>", visible(text))
+    escaped = _PUNCTUATION.sub(r"\\\g<0>", _REPLACED.sub(_JOINER, visible(text)))
     return escaped.replace("\t", " ").replace("\n", "  \n")
 
 
