@@ -39,6 +39,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         # Without it, Streamlit asks a service for this machine's public address.
         "browser.serverAddress": "localhost",
         "client.toolbarMode": "minimal",
+        # A table's own download writes cells as they are, formulas too; `show_table` offers ours.
+        "client.disableDataExport": True,
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
         "runner.magicEnabled": False,

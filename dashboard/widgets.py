@@ -283,13 +283,13 @@ def show_table(
     file_name: str | None = None,
     **more: Any,
 ) -> None:
-    """Show a table.
+    """Show a table, with its download as a CSV file whose cells no spreadsheet runs.
 
     Args:
         frame: Without its index.
         key: The table's, and with "_csv" its download's.
         columns: How columns are shown: a `column`, or only what it means.
-        file_name: Offers the table as a CSV file of this name.
+        file_name: Of the CSV file; the key's by default.
         more: What `st.dataframe` takes besides.
     """
     configs = {
@@ -297,8 +297,8 @@ def show_table(
         for name, shown in (columns or {}).items()
     }
     st.dataframe(frame, hide_index=True, key=key, column_config=configs, **more)
-    if file_name is not None:
-        download("CSV", csv_bytes(frame), file_name, key=f"{key}_csv")
+    name = file_name or f"{key}.csv"
+    download("CSV", lambda: csv_bytes(frame), name, key=f"{key}_csv", type="tertiary")
 
 
 def charted(

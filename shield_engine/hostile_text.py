@@ -94,7 +94,8 @@ def xml_text(text: str) -> str:
     return _NO_XML.sub(lambda match: _code_point(match.group()), visible(text))
 
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""By OWASP's advice on CSV injection; spreadsheets of East Asian settings read full-width signs."""
 
 
 def neutralised_text(value: str) -> str:

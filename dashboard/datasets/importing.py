@@ -11,7 +11,7 @@ from dashboard.datasets.files import allowed_file, unmapped
 from dashboard.datasets.tables import preview_frame, sniffed_facts
 from dashboard.state import label_counts, resources, samples, source_file, upload_path
 from dashboard.text import TASK_TITLES, plain, visible
-from dashboard.widgets import errors_shown
+from dashboard.widgets import errors_shown, show_table
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
@@ -104,7 +104,7 @@ def _show_sniffed(file: Sniffed) -> None:
     for warning in file.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     st.caption(f"The first {len(file.preview)} rows, as text")
-    st.dataframe(preview_frame(file), hide_index=True, height=220, alt="First rows of the file")
+    show_table(preview_frame(file), key="import_preview", height=220, alt="First rows of the file")
 
 
 def _choose_columns(file: Sniffed) -> ColumnMapping:

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard import widgets
+from dashboard.server import OPTIONS
 from dashboard.widgets import csv_bytes
 
 CHOOSING = """
@@ -78,12 +80,29 @@ def test_a_choice_that_is_gone_gives_way(app: AppTest) -> None:
 def test_no_cell_of_an_export_runs_as_a_formula() -> None:
     """Texts and headers that begin like a formula get an apostrophe; numbers stay numbers."""
     frame = pd.DataFrame(
-        {"=cmd": ["=1+1", "@x", "+1", "-1", "\tx", "\rx", "safe", None], "n": [-1.5] * 8}
+        {
+            "=cmd": [
+                "=1+1",
+                "@x",
+                "+1",
+                "-1",
+                "\tx",
+                "\rx",
+                "\n=1",
+                "＝1",
+                "＋1",
+                "－1",
+                "＠x",
+                "ok",
+            ],
+            "n": [-1.5] * 12,
+        }
     )
     rows = list(csv.reader(io.StringIO(csv_bytes(frame).decode("utf-8"), newline="")))
     assert rows[0] == ["'=cmd", "n"]
     assert [row[0] for row in rows[1:]] == [
-        *("'=1+1", "'@x", "'+1", "'-1", "'\tx", "'\rx", "safe", ""),
+        *("'=1+1", "'@x", "'+1", "'-1", "'\tx", "'\rx", "'\n=1"),
+        *("'＝1", "'＋1", "'－1", "'＠x", "ok"),
     ]
     assert {row[1] for row in rows[1:]} == {"-1.5"}
 
@@ -93,3 +112,22 @@ def test_an_export_leaves_the_shown_table_as_it_was() -> None:
     frame = pd.DataFrame({"a": ["=1"]})
     csv_bytes(frame)
     assert frame["a"].tolist() == ["=1"]
+
+
+def test_only_our_own_csv_of_a_table_is_offered(tmp_path: Path) -> None:
+    """The toolbar's download, which writes cells as they are, is off; every table offers ours."""
+    assert OPTIONS["client.disableDataExport"] is True
+    (tmp_path / "app.py").write_text(
+        "import pandas as pd\nfrom dashboard.widgets import show_table\n"
+        "show_table(pd.DataFrame({'a': ['=1']}), key='cells')\n"
+    )
+    app = AppTest.from_file(str(tmp_path / "app.py"), default_timeout=30).run()
+    assert not app.exception
+    assert [button.proto.label for button in app.get("download_button")] == ["CSV"]
+
+
+def test_every_table_is_shown_by_the_one_function() -> None:
+    """No page calls `st.dataframe` by itself, so none goes without its safe download."""
+    pages = Path(widgets.__file__).parent.rglob("*.py")
+    calls = [path.name for path in pages if "st.dataframe(" in path.read_text(encoding="utf-8")]
+    assert calls == ["widgets.py"]
