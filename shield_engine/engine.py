@@ -249,11 +249,15 @@ class Shield:
         """Return the registry's `balanced` threshold of each mode; no model is loaded."""
         guard = self.guards.get(model_id or "")
         if guard is not None:
-            own = dict.fromkeys((mode.value for mode in Mode), guard.threshold)
-            rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value)
-            return own if rules is None else own | {Mode.HEURISTIC.value: rules}
+            return self.guard_thresholds(task, guard.threshold)
         entry = self.entry_for(task, MLConfig.evaluation(variant), model_id)
         return dict(entry.thresholds)
+
+    def guard_thresholds(self, task: Task, own: float) -> dict[str, float]:
+        """Return the threshold of each mode where a guard has its `own`: the rules keep theirs."""
+        rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value)
+        thresholds = dict.fromkeys((mode.value for mode in Mode), own)
+        return thresholds if rules is None else thresholds | {Mode.HEURISTIC.value: rules}
 
     @property
     def guards(self) -> Mapping[str, GuardEntry]:

@@ -221,6 +221,11 @@ def execute(
     is_done = run.status == RunStatus.DONE
     if is_done and not (retry_errors and run.errors):
         return run
+    if run.is_given:
+        raise ConfigError(
+            f"run {run_id} holds the scores of a file, and nobody can be asked again: correct the "
+            "file and import it again"
+        )
     try:
         scorer = _scorer(shield, run.task, spec)
         with ExitStack() as stack:

@@ -91,13 +91,15 @@ class RunInfo:
         return f"{self.model_id} {self.variant}" if self.model_id else None
 
     @property
+    def is_given(self) -> bool:
+        """True if its scores came in a file, so that nobody can be asked for more."""
+        return (self.stamp.get("guard") or {}).get("kind") == "scores"
+
+    @property
     def is_resumable(self) -> bool:
         """True if rows are left to score."""
-        return self.status in {
-            RunStatus.INTERRUPTED,
-            RunStatus.CANCELLED,
-            RunStatus.FAILED,
-        }
+        stopped = {RunStatus.INTERRUPTED, RunStatus.CANCELLED, RunStatus.FAILED}
+        return self.status in stopped and not self.is_given
 
 
 @dataclass(frozen=True, slots=True)
