@@ -74,6 +74,15 @@ class ScoreColumn:
         return "verdict" if self.flagged else "score"
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """The command's options that mean it, as `parse_scores` reads them."""
+        values = f"{'|'.join(self.flagged)}:" if self.flagged else ""
+        words: tuple[str, ...] = (f"--{self.role}", f"{self.column}={values}{self.guard}")
+        if self.latency is not None:
+            words += ("--latency", f"{self.latency}={self.guard}")
+        return words
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read for it."""
         return (self.column,) if self.latency is None else (self.column, self.latency)

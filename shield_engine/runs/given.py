@@ -21,7 +21,7 @@ from shield_engine.guards import GuardEntry
 from shield_engine.heuristics import heuristic_for, linear_tier
 from shield_engine.ml import MLScore
 from shield_engine.parts import Parts, RawScores
-from shield_engine.runs.execution import BATCH_ROWS, PARTS, RunSpec
+from shield_engine.runs.execution import BATCH_ROWS, PARTS, Progress, RunSpec
 from shield_engine.runs.results import ScoredRow, result_table
 from shield_engine.runs.stamp import Scorer, run_stamp
 from shield_engine.store import DatasetInfo, RunInfo, RunStamp, RunStatus, Store
@@ -92,7 +92,7 @@ def store_given_scores(
     *,
     rules: bool = True,
     limit: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> list[RunInfo]:
     """Store a run for each guard a file speaks of, and return them in that order.
 
@@ -105,7 +105,7 @@ def store_given_scores(
         scores: Of each guard, one value a row.
         rules: Score the rules beside them, if the texts are there.
         limit: Only the first rows.
-        on_progress: Called with rows done and all rows, after each batch.
+        on_progress: Called after each stored batch.
 
     Raises:
         ConfigError: A guard has the name of a model or of a declared guard, the rows are not the
@@ -119,14 +119,22 @@ def store_given_scores(
     parts = Parts(dataset.task)
     if rules and not dataset.purged:
         parts = Parts(dataset.task, heuristic_for(dataset.task), linear_tier(dataset.task))
-    runs = [_run(store, shield, dataset, parts, given, rows) for given in scores]
-    new = [(run, given) for run, given in zip(runs, scores, strict=True) if not run.rows_done]
+    began = time.perf_counter()
+    runs: list[RunInfo] = []
+    new: list[tuple[RunInfo, GivenScores]] = []
     try:
+        for given in scores:
+            run = _run(store, shield, dataset, parts, given, rows)
+            runs.append(run)
+            if run.status != RunStatus.DONE:
+                new.append((run, given))
         for begin in range(0, rows if new else 0, BATCH_ROWS):
             end = min(begin + BATCH_ROWS, rows)
             _store_batch(store, dataset, parts, new, begin, end)
             if on_progress is not None:
-                on_progress(end, rows)
+                seconds = time.perf_counter() - began
+                rate = end / seconds
+                on_progress(Progress(end, rows, 0, 0, seconds, rate, (rows - end) / rate))
     except BaseException:
         for run, _ in new:
             store.runs.delete(run.run_id)
@@ -161,6 +169,7 @@ def _run(
     name = given.column.guard
     scorer = Scorer(guard=ScoresEntry(name=name, task=dataset.task, digest=given.digest))
     stamp = run_stamp(dataset, parts, scorer, shield.settings.workers)
+    stamp["scores"] = asdict(given.column)
     names = PARTS if parts.heuristic is not None else ("ml",)
     for run in store.runs.all(dataset.dataset_id):
         if (

@@ -47,6 +47,7 @@ class RunStamp(TypedDict, total=False):
         machine: Platform, processor, Python and number of workers.
         git_commit: Of the program, where it runs from a checkout.
         reused_run: The earlier run whose model scores were taken over.
+        scores: Of scores that came in a file, the column; see `ScoreColumn`.
     """
 
     dataset_hash: str
@@ -58,6 +59,7 @@ class RunStamp(TypedDict, total=False):
     machine: dict[str, Any]
     git_commit: str | None
     reused_run: str
+    scores: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
