@@ -211,8 +211,10 @@ class Runs:
         """
         with self._connection.writing() as cursor:
             # fetchall, as DuckDB registers nothing while a result is unfinished.
+            # Scores of a file were not made from the texts, so they hold no word of them.
             stored = cursor.execute(
-                "SELECT d.purged FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
+                "SELECT d.purged AND coalesce(r.stamp ->> '$.guard.kind', '') <> 'scores' "
+                "FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
                 [run_id],
             ).fetchall()
             if not stored:

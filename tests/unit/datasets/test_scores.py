@@ -201,20 +201,20 @@ def test_scores_follow_their_rows_past_quarantined_ones(csv_file: Write) -> None
 def test_a_column_without_any_score_is_refused(csv_file: Write) -> None:
     """Percentages, or the wrong column, stop the import before it stores anything."""
     path = csv_file("text,label,s\na,1,87\nb,0,12\n")
-    with pytest.raises(DatasetError, match="no row has a score of guard s.*'87'.*percentages"):
+    with pytest.raises(DatasetError, match=r"no row has a score of guard s.*'87'.*percentages"):
         read(path, ScoreColumn("s"))
 
 
 def test_what_cannot_hold_scores_is_refused(csv_file: Write) -> None:
     """An unknown column, three classes, and a mapping without texts are named."""
     path = csv_file("text,label,score\na,1,0.5\n")
-    with pytest.raises(DatasetError, match="no column 'scor'. Did you mean 'score'"):
+    with pytest.raises(DatasetError, match=r"no column 'scor'\. Did you mean 'score'"):
         read(path, ScoreColumn("scor"))
     with pytest.raises(DatasetError, match="no column 'ms'"):
         read(path, ScoreColumn("score", latency="ms"))
     with pytest.raises(ConfigError, match="sentiment needs a probability of each of three"):
         read(path, ScoreColumn("score"), task=Task.SENTIMENT)
-    with pytest.raises(DatasetError, match="no column of texts is named.*--join"):
+    with pytest.raises(DatasetError, match=r"no column of texts is named.*--join"):
         import_rows(path, Task.TOXICITY, ColumnMapping("", scores=(ScoreColumn("score"),)))
 
 
@@ -231,7 +231,9 @@ def test_names_of_score_columns_are_hints_only(csv_file: Write) -> None:
     path = csv_file("text,label,score,latency_ms\na,1,0.5,3\n")
     unused = import_rows(path, Task.TOXICITY)
     assert unused.scores == ()
-    assert any("'score' (score), 'latency_ms' (latency)" in text for text in unused.profile.warnings)
+    assert any(
+        "'score' (score), 'latency_ms' (latency)" in text for text in unused.profile.warnings
+    )
     used = read(path, ScoreColumn("score", latency="latency_ms"))
     assert not any("look like" in text for text in used.profile.warnings)
 
