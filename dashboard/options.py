@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dashboard.text import MODE_TITLES, visible
 from shield_engine.config import DEFAULT_THRESHOLD
-from shield_engine.decide.candidates import Candidate, candidate_of, of_policy
+from shield_engine.decide.candidates import Candidate, candidate_of, candidate_title, of_policy
 from shield_engine.decide.views import available_modes
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
@@ -92,24 +92,31 @@ def run_options(
     datasets: Mapping[str, str],
     thresholds_of: Callable[[RunInfo], Mapping[str, float]],
 ) -> list[Option]:
-    """Return the modes of other runs of the same task, those over the same dataset first."""
+    """Return the modes of other runs of the same task, those over the same dataset first.
+
+    A candidate is called by what scored it. Of several runs that scored one dataset alike, the
+    latest stands for all; so does the run at hand for the rules, which every run repeats.
+    """
     fitting = [
         other
         for other in others
         if other.task is run.task and other.run_id != run.run_id and other.rows_done
     ]
     fitting.sort(key=lambda other: other.dataset_id != run.dataset_id)
-    options = []
+    options: dict[tuple[str, str], Option] = {}
+    shown = {
+        (run.dataset_id, candidate_title(mode, run.scorer or "")) for mode in available_modes(run)
+    }
     for other in fitting:
-        model = f"{other.model_id} {other.variant}, " if other.model_id else ""
         dataset = visible(datasets.get(other.dataset_id, other.dataset_id))
         for option in mode_options(other, thresholds_of(other)):
-            mode, title = option.candidate.mode, f"{option.label} of run {other.run_id[:6]}"
-            options.append(
-                Option(
-                    f"run:{other.run_id}:{mode.value}",
-                    f"{title} ({visible(model)}{dataset})",
-                    replace(option.candidate, title=title),
-                )
+            mode = option.candidate.mode
+            title = visible(candidate_title(mode, other.scorer or ""))
+            if (other.dataset_id, title) in shown:
+                continue
+            shown.add((other.dataset_id, title))
+            place = f"{title} on {dataset}" if other.dataset_id != run.dataset_id else title
+            options[other.dataset_id, title] = Option(
+                f"run:{other.run_id}:{mode.value}", place, replace(option.candidate, title=place)
             )
-    return options
+    return list(options.values())

@@ -19,9 +19,9 @@ import streamlit as st
 from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
+from shield_engine.decide.column import Lab, lab_of
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
-from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
 from shield_engine.decide.thresholds import Rule
@@ -125,9 +125,8 @@ def balanced(run: RunInfo) -> dict[str, float]:
 
     A model that has left the registry, and a task without any, leave every mode at .5.
     """
-    variant = Variant(run.variant) if run.variant else Variant.INT8
     try:
-        return dict(resources().shield.thresholds(run.task, variant, run.model_id))
+        return resources().shield.run_thresholds(run)
     except UnknownNameError:
         return {}
 

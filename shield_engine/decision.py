@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shield_engine.config import Bands
+from shield_engine.errors import ConfigError
 from shield_engine.types import Mode, Task
 
 if TYPE_CHECKING:
@@ -84,14 +85,17 @@ def decided(
     Returns:
         Probabilities of shape (n, labels), NaN where `mode` needed a model that failed, and a
         boolean array of shape (n,) that is true where the model was asked.
+
+    Raises:
+        ConfigError: `mode` needs a part that has no scores.
     """
     if mode is Mode.HEURISTIC:
-        assert heuristic is not None  # noqa: S101 - the run stores this part
+        heuristic = _stored(heuristic, "heuristic", mode)
         return heuristic, np.zeros(len(heuristic), dtype=bool)
-    assert model is not None  # noqa: S101 - the run stores this part
+    model = _stored(model, "model", mode)
     if mode is Mode.ML:
         return model, np.ones(len(model), dtype=bool)
-    assert heuristic is not None  # noqa: S101 - the run stores this part
+    heuristic = _stored(heuristic, "heuristic", mode)
     h = confidence(task, heuristic)
     m = confidence(task, model)
     asked = np.asarray(asks_model(mode, h, bands, linear))  # type: ignore[arg-type]
@@ -99,3 +103,9 @@ def decided(
     result = np.where(takes_model[:, None], model, heuristic)
     result[asked & np.isnan(m)] = np.nan
     return result, asked
+
+
+def _stored(part: NDArray[np.float64] | None, name: str, mode: Mode) -> NDArray[np.float64]:
+    if part is None:
+        raise ConfigError(f"mode {mode.value} needs scores of the {name} part; the run has none")
+    return part

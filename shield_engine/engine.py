@@ -36,6 +36,7 @@ from shield_engine.pipeline import ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
 from shield_engine.settings import Settings, bundled
+from shield_engine.store import RunInfo
 from shield_engine.types import Mode, ModelStamp, ScanResult, Task, Variant
 
 __all__ = ["Shield", "ShieldStats"]
@@ -249,15 +250,21 @@ class Shield:
         """Return the registry's `balanced` threshold of each mode; no model is loaded."""
         guard = self.guards.get(model_id or "")
         if guard is not None:
-            return self.guard_thresholds(task, guard.threshold)
+            return self._guard_thresholds(task, guard.threshold)
         entry = self.entry_for(task, MLConfig.evaluation(variant), model_id)
         return dict(entry.thresholds)
 
-    def guard_thresholds(self, task: Task, own: float) -> dict[str, float]:
-        """Return the threshold of each mode where a guard has its `own`: the rules keep theirs."""
-        rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value)
-        thresholds = dict.fromkeys((mode.value for mode in Mode), own)
-        return thresholds if rules is None else thresholds | {Mode.HEURISTIC.value: rules}
+    def run_thresholds(self, run: RunInfo) -> dict[str, float]:
+        """Return the threshold of each mode that belongs to a run's scores.
+
+        Raises:
+            UnknownNameError: Its model has left the registry. A guard's threshold came with the run.
+        """
+        guard = run.stamp.get("guard")
+        if not guard:
+            variant = Variant(run.variant) if run.variant else Variant.INT8
+            return self.thresholds(run.task, variant, run.model_id)
+        return self._guard_thresholds(run.task, float(guard["threshold"]))
 
     @property
     def guards(self) -> Mapping[str, GuardEntry]:
@@ -390,6 +397,12 @@ class Shield:
         if not ml.use_fallback:
             self.inference(entry, ml.timeout_s)
         return self.model_part(entry, ml.timeout_s)
+
+    def _guard_thresholds(self, task: Task, threshold: float) -> dict[str, float]:
+        """Return a guard's threshold for every mode but the rules, which keep their own."""
+        rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value, threshold)
+        own = dict.fromkeys((mode.value for mode in Mode), threshold)
+        return own | {Mode.HEURISTIC.value: rules}
 
     def _opened(self, entry: GuardEntry) -> Guard:
         with self._lock:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
     GivenScores,
@@ -20,8 +20,8 @@ from shield_engine.datasets import (
     parse_label_map,
     parse_scores,
 )
+from shield_engine.decide.column import label_policy_figures
 from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
-from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
@@ -139,6 +139,7 @@ class DatasetEvaluation:
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
     guards: Mapping[str, Mapping[Mode, Evaluated]] = field(default_factory=dict)
+    guard_run_ids: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -236,19 +237,21 @@ def evaluate_file(
     run = start(store, shield, source.dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
     modes = _figures(store, run, item, spec, thresholds)
-    guards: dict[str, Mapping[Mode, Evaluated]] = {}
-    for name in _guard_names(shield, item.task, spec):
-        guarded = start(
-            store, shield, run.dataset_id, replace(spec.run_spec, model_id=name, reuse=False)
+    beside = [
+        execute(
+            store,
+            shield,
+            start(store, shield, run.dataset_id, guarded).run_id,
+            on_progress=on_progress,
+            cancel=cancel,
         )
-        guarded = execute(store, shield, guarded.run_id, on_progress=on_progress, cancel=cancel)
-        own = shield.thresholds(item.task, model_id=name)
-        guards[name] = _figures(store, guarded, item, spec, own)
-        warnings += _failures(store, guarded)
-    own = shield.guard_thresholds(item.task, DEFAULT_THRESHOLD)
-    for given in given_runs:
-        guards[given.model_id or ""] = _figures(store, given, item, spec, own)
-        warnings += _failures(store, given)
+        for guarded in _guard_specs(shield, item.task, spec)
+    ]
+    guards: dict[str, Mapping[Mode, Evaluated]] = {}
+    for guard_run in (*beside, *given_runs):
+        own = shield.run_thresholds(guard_run)
+        guards[guard_run.model_id or ""] = _figures(store, guard_run, item, spec, own)
+        warnings += _failures(store, guard_run)
     return DatasetEvaluation(
         item=item,
         rows=source.dataset.rows,
@@ -260,6 +263,7 @@ def evaluate_file(
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
         guards=guards,
+        guard_run_ids=tuple(guard_run.run_id for guard_run in (*beside, *given_runs)),
     )
 
 
@@ -310,8 +314,8 @@ def _figures(
     )
 
 
-def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str, ...]:
-    """Return the guards that score a file of `task`, each once."""
+def _guard_specs(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[RunSpec, ...]:
+    """Return a run for each guard that scores a file of `task`, each once."""
     chosen = [name for name in spec.guards if shield.guards[name].task is task]
     peers = [peer.name for peer in installed_peers(task)] if spec.peers else []
     if spec.peers and not peers:
@@ -319,7 +323,8 @@ def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str,
             f"no peer for {task.value} is installed; install the extra: "
             "pip install '.[peers]' in the checkout"
         )
-    return tuple(dict.fromkeys((*chosen, *peers)))
+    names = dict.fromkeys((*chosen, *peers))
+    return tuple(replace(spec.run_spec, model_id=name, reuse=False) for name in names)
 
 
 def _label_policy(

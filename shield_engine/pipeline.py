@@ -89,8 +89,7 @@ class Vault:
             self._values.clear()
             self._placeholders.clear()  # numbers go on: an old placeholder gets no new value
 
-    def __contains__(self, key: str) -> bool:
-        return self.contains(key)
+    __contains__ = contains
 
     def __len__(self) -> int:
         with self._lock:

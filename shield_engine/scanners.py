@@ -219,17 +219,18 @@ class PartsScanner:
 
     def _score(self, text: str) -> RawScores:
         raw = self._parts.score(text)
-        if raw.error is not None:
-            if not self.config.ml.use_fallback:
-                raise raw.error
-            logger.warning("%s fell back to heuristics: %s", self.name, raw.error)
-            if raw.heuristic is None:
-                raw = replace(raw, heuristic=self.heuristic.score(text))
-        is_asked = raw.model is not None or raw.error is not None
+        if raw.model is None and raw.error is None:
+            return raw
+        falls_back = raw.error is not None and self.config.ml.use_fallback
         with self._lock:
-            self._counts["fallbacks"] += raw.error is not None
-            self._counts["escalations"] += is_asked and self.config.mode is not Mode.ML
-        return raw
+            self._counts["escalations"] += self.config.mode is not Mode.ML
+            self._counts["fallbacks"] += falls_back
+        if raw.error is None:
+            return raw
+        if not falls_back:
+            raise raw.error
+        logger.warning("%s fell back to heuristics: %s", self.name, raw.error)
+        return raw if raw.heuristic else replace(raw, heuristic=self.heuristic.score(text))
 
     def _ask(self, model: MLPart, text: str, views: Views) -> MLScore:
         if not self.breaker.allows():

@@ -1,4 +1,4 @@
-"""Where things lie: the one place that reads the environment and finds what travels with the package.
+"""Where things lie and how files are written: the one place that reads the environment.
 
 | variable | meaning | default |
 | --- | --- | --- |
@@ -12,14 +12,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shield_engine.errors import ArtifactError, ConfigError
 
-__all__ = ["Settings", "bundled", "usable_cpus"]
+__all__ = ["Settings", "bundled", "file_sha256", "replacing", "usable_cpus", "write_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,38 @@ def bundled(*parts: str) -> Path:
         f"bundled file {'/'.join(parts)} is missing: neither {searched} exists; "
         "install the package again or restore the checkout"
     )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; it takes the place of `path` only once it is whole.
+
+    What was there stays if the writing fails. A pipe or a device is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    target = path.resolve()  # a link stays a link
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; text as UTF-8, with its line ends as they are."""
+    with replacing(path) as partial:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def usable_cpus() -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dashboard.errors.choices import VIEW, choose_subject
 from dashboard.errors.parts import show_export, show_suspects, show_wording
-from dashboard.errors.review import show_unsaved
-from dashboard.errors.rows import show_rows
+from dashboard.errors.rows import show_rows, show_unsaved
 from dashboard.widgets import choose_run, page_title, pick
 
 VIEWS = {

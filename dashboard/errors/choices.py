@@ -11,14 +11,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.errors import queries
-from dashboard.errors.tables import KIND_TITLES, kinds_of
+from dashboard.errors.tables import KINDS, kinds_of
 from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
-from shield_engine.decide.judged import RowJudge
-from shield_engine.decide.slices import LENGTH_BANDS
-from shield_engine.review.corrections import in_length_band
+from shield_engine.decide.slices import LENGTH_BANDS, in_length_band
+from shield_engine.decide.views import RowJudge
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.store.library import policies
 from shield_engine.store.notes import annotation_count, tag_counts
@@ -252,7 +251,7 @@ def choose_kind(subject: Subject, counts: ErrorCounts) -> RowKind:
     return pick(
         "Which rows",
         {
-            kind: f"{KIND_TITLES[kind]} ({counts.of(kind):,})"
+            kind: f"{KINDS[kind][0]} ({counts.of(kind):,})"
             for kind in possible
             if kind is not RowKind.FAILED or counts.failed
         },

@@ -1,4 +1,4 @@
-"""The rows of the Errors page: the list, and the open row with its text, reasons and likes."""
+"""The rows of the Errors page: the list, and the open row with its text, reasons, likes, review."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import streamlit as st
 
 from dashboard.errors import queries
 from dashboard.errors.choices import PINNED, Subject, choose_kind, choose_rows, open_row
-from dashboard.errors.review import AT, move, show_review
 from dashboard.errors.tables import (
+    KINDS,
     PROBABILITY,
+    history_frame,
     judged_frame,
     mode_frame,
     neighbour_frame,
-    no_rows_text,
     timing_frame,
     verdict_text,
     windows_frame,
@@ -23,14 +23,21 @@ from dashboard.errors.tables import (
 from dashboard.state import RunKey, resources
 from dashboard.tables import result_facts, spans_frame
 from dashboard.text import MARKS, marked, plain, visible
-from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_table, show_text
+from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_error, show_table, show_text
 from shield_engine.config import MLConfig
-from shield_engine.decide.judged import RowJudge
-from shield_engine.decide.views import available_modes
-from shield_engine.errors import ConfigError
-from shield_engine.review.neighbours import MOST_INDEXED
+from shield_engine.decide.views import RowJudge, available_modes
+from shield_engine.errors import ConfigError, ShieldError
+from shield_engine.review.corrections import EXCLUDE_TAG
+from shield_engine.review.suspects import MOST_INDEXED
 from shield_engine.store import RunInfo, StoredRow
-from shield_engine.store.notes import dataset_annotations
+from shield_engine.store.notes import (
+    Annotation,
+    annotate,
+    annotation,
+    annotation_history,
+    dataset_annotations,
+    tag_counts,
+)
 from shield_engine.store.rows import (
     Classes,
     JudgedRow,
@@ -39,14 +46,17 @@ from shield_engine.store.rows import (
     same_text,
     stored_rows,
 )
-from shield_engine.types import Mode, Variant
+from shield_engine.types import LABELS, Mode, Variant
 
-__all__ = ["MOST_AUTOMATIC", "show_rows"]
+__all__ = ["MOST_AUTOMATIC", "show_rows", "show_unsaved"]
 
 MOST_AUTOMATIC = 5_000
 """Rows of a dataset whose texts are compared without being asked; it takes under a second."""
 
+_AT = "errors_at"  # session key: the place of the open row in the list, from 1
 _NEIGHBOURS = 6
+_SUGGESTED_TAGS = (EXCLUDE_TAG, "label error", "ambiguous", "duplicate", "hard")
+_UNSAVED = "errors_message"
 
 
 def show_rows(subject: Subject) -> None:
@@ -84,7 +94,7 @@ def show_rows(subject: Subject) -> None:
     elif total:
         _show_row(subject, rows, _show_list(subject, rows, total), total)
     else:
-        st.info(no_rows_text(rows.kind), icon=":material/check_circle:")
+        st.info(KINDS[rows.kind][1], icon=":material/check_circle:")
 
 
 def _unpin() -> None:
@@ -99,8 +109,8 @@ def _show_list(subject: Subject, rows: RowFilter, total: int) -> int:
     """Show the page of the list that holds the open row, and return that row."""
     identity, state = repr((subject.judgement, rows)), st.session_state
     if state.get("errors_list") != identity:
-        state["errors_list"], state[AT] = identity, 1
-    at = state[AT] = min(max(1, int(state.get(AT, 1))), total)
+        state["errors_list"], state[_AT] = identity, 1
+    at = state[_AT] = min(max(1, int(state.get(_AT, 1))), total)
     first = (at - 1) // PAGE_ROWS * PAGE_ROWS
     judged = queries.page_of(subject.judgement, rows, first, PAGE_ROWS, subject.key, subject.notes)
     indexes = [row.row_index for row in judged]
@@ -130,14 +140,14 @@ def _show_list(subject: Subject, rows: RowFilter, total: int) -> int:
         ):
             st.button(
                 title,
-                on_click=move,
+                on_click=_move,
                 args=(step, total),
                 icon=icon,
                 key=f"errors_{title.lower()}",
                 shortcut=shortcut,
                 disabled=not 1 <= at + step <= total,
             )
-        st.number_input(f"Row of {total:,}", 1, total, step=1, key=AT, width=140)
+        st.number_input(f"Row of {total:,}", 1, total, step=1, key=_AT, width=140)
         st.caption(
             f"Rows {first + 1:,} to {first + len(judged):,} are listed, "
             f"{'nearest' if rows.kind is RowKind.NEAR else 'the most regretted'} first. "
@@ -150,7 +160,7 @@ def _open_clicked(table: str, first: int) -> None:
     """Open the row that was clicked in the table."""
     chosen = st.session_state[table].selection.rows
     if chosen:
-        st.session_state[AT] = first + chosen[0] + 1
+        st.session_state[_AT] = first + chosen[0] + 1
 
 
 def _list_columns(classes: Classes) -> dict[str, Any]:
@@ -192,7 +202,7 @@ def _show_row(subject: Subject, rows: RowFilter, row_index: int, total: int) -> 
         _show_text(run, row)
         _show_reasons(subject, row, judged)
     with right:
-        show_review(subject, rows, row, total)
+        _show_review(subject, rows, row, total)
     _show_neighbours(subject, row)
 
 
@@ -307,4 +317,126 @@ def _show_neighbours(subject: Subject, row: StoredRow) -> None:
         args=(run.run_id, chosen),
         key="errors_open_neighbour",
         icon=":material/open_in_new:",
+    )
+
+
+# --- review ---------------------------------------------------------------------------------
+
+
+def _move(step: int, total: int) -> None:
+    """Open another row of the list."""
+    at = int(st.session_state.get(_AT, 1)) + step
+    st.session_state[_AT] = min(max(1, at), max(1, total))
+
+
+def show_unsaved() -> None:
+    """Show what a saving callback could not do."""
+    message = st.session_state.pop(_UNSAVED, None)
+    if message:
+        show_error(message, "That was not saved")
+
+
+def _save(dataset_id: str, row_index: int, **changes: Any) -> None:
+    """Keep what changed of a row's annotation; what could not be kept is shown."""
+    store = resources().store
+    try:
+        now = annotation(store, dataset_id, row_index)
+        values = {"note": now.note, "label": now.label, "tags": now.tags} | changes
+        annotate(store, dataset_id, row_index, **values)
+    except ShieldError as error:
+        st.session_state[_UNSAVED] = str(error)
+
+
+def _save_label(dataset_id: str, row_index: int, label: int | None, step: int, total: int) -> None:
+    """Keep a corrected label, and go on to the next row if asked."""
+    _save(dataset_id, row_index, label=label)
+    if step:
+        _move(step, total)
+
+
+def _save_tags(dataset_id: str, row_index: int, key: str) -> None:
+    _save(dataset_id, row_index, tags=tuple(st.session_state[key]))
+
+
+def _save_note(dataset_id: str, row_index: int, key: str) -> None:
+    _save(dataset_id, row_index, note=st.session_state[key] or "")
+
+
+def _toggle_exclude(dataset_id: str, row_index: int, key: str) -> None:
+    """Add or take back the tag that leaves a row out of corrected versions."""
+    tags = set(annotation(resources().store, dataset_id, row_index).tags) ^ {EXCLUDE_TAG}
+    st.session_state[key] = sorted(tags)
+    _save_tags(dataset_id, row_index, key)
+
+
+def _show_review(subject: Subject, rows: RowFilter, row: StoredRow, total: int) -> None:
+    """Let the user relabel, tag and note a row; everything is saved at once."""
+    store, dataset_id, index = resources().store, subject.info.dataset_id, row.row_index
+    now = annotation(store, dataset_id, index)
+    names, imported = LABELS[subject.run.task], row.label
+    holds = imported if now.label is None else now.label
+    st.markdown(
+        f"**Label**: {'none' if holds is None else names[holds]}"
+        + (" (corrected)" if now.label not in {None, imported} else "")
+    )
+    goes_on = PINNED not in st.session_state and st.toggle(
+        "Go on after each label", key="errors_goes_on", help="Opens the next row of the list."
+    )
+    # In a list that follows the review the next row moves up by itself.
+    follows = subject.judgement.is_corrected or rows.tag or rows.is_annotated is not None
+    step = 1 if goes_on and not follows else 0
+    tags_key = f"errors_tags:{dataset_id}:{index}"
+    with st.container(horizontal=True):
+        for label, name in enumerate(names):
+            st.button(
+                name,
+                key=f"errors_label_{label}",
+                shortcut=str(label + 1),
+                type="primary" if label == holds else "secondary",
+                on_click=_save_label,
+                args=(dataset_id, index, None if label == imported else label, step, total),
+                help="Keeps the imported label."
+                if label == imported
+                else "Corrects the label; the imported one is kept beside it.",
+            )
+        st.button(
+            "Take back" if EXCLUDE_TAG in now.tags else "Exclude",
+            key="errors_exclude",
+            shortcut="X",
+            icon=":material/block:",
+            on_click=_toggle_exclude,
+            args=(dataset_id, index, tags_key),
+            help="Leaves the row out of corrected versions and hard cases.",
+        )
+    _show_tags_and_note(dataset_id, now, tags_key)
+    history = annotation_history(store, dataset_id, index)
+    if history:
+        with st.expander(f"History ({len(history):,})"):
+            show_table(history_frame(history, subject.run.task), key="errors_history")
+    st.caption("Saved at once. Keys: J next, K previous, 1 2 3 label, X exclude.")
+
+
+def _show_tags_and_note(dataset_id: str, now: Annotation, tags_key: str) -> None:
+    """Let the user tag a row and write about it."""
+    note_key = f"errors_note:{dataset_id}:{now.row_index}"
+    st.session_state.setdefault(tags_key, list(now.tags))
+    st.session_state.setdefault(note_key, now.note)
+    known = [*_SUGGESTED_TAGS, *tag_counts(resources().store, dataset_id), *now.tags]
+    st.multiselect(
+        "Tags",
+        list(dict.fromkeys(known)),
+        key=tags_key,
+        accept_new_options=True,
+        format_func=visible,
+        on_change=_save_tags,
+        args=(dataset_id, now.row_index, tags_key),
+        help="Choose or type your own. Rows can be filtered by tag.",
+    )
+    st.text_area(
+        "Note",
+        key=note_key,
+        height=90,
+        on_change=_save_note,
+        args=(dataset_id, now.row_index, note_key),
+        placeholder="Why it is wrong, what it needs",
     )

@@ -1,4 +1,4 @@
-"""What the Errors page shows, computed: ways of judging, tables, marked texts, a chart. Pure."""
+"""What the Errors page shows, computed: kinds of rows, tables, sentences. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dashboard.text import MODE_TITLES, clock, milliseconds, shortened, visible
 from dashboard.widgets import column
 from shield_engine.ml import WindowScore
 from shield_engine.review.contrasts import Contrast
-from shield_engine.review.corrections import Suspect
-from shield_engine.review.neighbours import Neighbour
+from shield_engine.review.suspects import Neighbour, Suspect
 from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import LABELS, Mode, Task
 
 __all__ = [
-    "KIND_TITLES",
+    "KINDS",
     "PROBABILITY",
     "contrast_frame",
     "history_frame",
@@ -27,7 +26,6 @@ __all__ = [
     "lineage_frame",
     "mode_frame",
     "neighbour_frame",
-    "no_rows_text",
     "row_title",
     "suspect_frame",
     "timing_frame",
@@ -35,25 +33,16 @@ __all__ = [
     "windows_frame",
 ]
 
-KIND_TITLES: Mapping[RowKind, str] = {
-    RowKind.ERRORS: "All errors",
-    RowKind.FALSE_POSITIVES: "False positives",
-    RowKind.FALSE_NEGATIVES: "False negatives",
-    RowKind.NEAR: "Near the threshold",
-    RowKind.CORRECT: "Decided correctly",
-    RowKind.FAILED: "Without a score",
-    RowKind.ALL: "All rows",
+KINDS: Mapping[RowKind, tuple[str, str]] = {
+    RowKind.ERRORS: ("All errors", "No errors in this view."),
+    RowKind.FALSE_POSITIVES: ("False positives", "No false positives in this view."),
+    RowKind.FALSE_NEGATIVES: ("False negatives", "No false negatives in this view."),
+    RowKind.NEAR: ("Near the threshold", "No row is this near to the threshold in this view."),
+    RowKind.CORRECT: ("Decided correctly", "No row is decided correctly in this view."),
+    RowKind.FAILED: ("Without a score", "Every row of this view has a score."),
+    RowKind.ALL: ("All rows", "No row passes these filters."),
 }
-
-_NO_ROWS: Mapping[RowKind, str] = {
-    RowKind.ERRORS: "No errors in this view.",
-    RowKind.FALSE_POSITIVES: "No false positives in this view.",
-    RowKind.FALSE_NEGATIVES: "No false negatives in this view.",
-    RowKind.NEAR: "No row is this near to the threshold in this view.",
-    RowKind.CORRECT: "No row is decided correctly in this view.",
-    RowKind.FAILED: "Every row of this view has a score.",
-    RowKind.ALL: "No row passes these filters.",
-}
+"""The title of each kind of rows, and the sentence for a view without any."""
 
 PROBABILITY = column(number="%.3f")
 """How tables show a probability."""
@@ -68,11 +57,6 @@ def kinds_of(classes: Classes, *, is_labelled: bool) -> tuple[RowKind, ...]:
         return rest
     sides = (RowKind.FALSE_POSITIVES, RowKind.FALSE_NEGATIVES) if classes.is_binary else ()
     return (RowKind.ERRORS, *sides, RowKind.NEAR, RowKind.CORRECT, RowKind.FAILED, RowKind.ALL)
-
-
-def no_rows_text(kind: RowKind) -> str:
-    """Return the sentence for a view without rows."""
-    return _NO_ROWS[kind]
 
 
 # --- tables ---------------------------------------------------------------------------------

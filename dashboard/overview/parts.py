@@ -8,7 +8,7 @@ from dashboard.state import OVERVIEW_RUN, RunKey, balanced, resources, sample_pa
 from dashboard.tables import runs_frame
 from dashboard.text import MODE_TITLES, TASK_TITLES, plain
 from dashboard.widgets import errors_shown, is_active, show_table, status_chip, watch_run
-from shield_engine.datasets import import_rows
+from shield_engine.datasets import SourceFile
 from shield_engine.decide.views import available_modes, mode_view
 from shield_engine.evaluate import store_rows
 from shield_engine.metrics.table import percent
@@ -51,7 +51,7 @@ def _run_sample() -> str:
     """Import the bundled injection sample, start a run of both parts, and return its id."""
     opened = resources()
     path = sample_path(Task.PROMPT_INJECTION)
-    imported = import_rows(path, Task.PROMPT_INJECTION)
+    imported = SourceFile.open(path).read(Task.PROMPT_INJECTION)
     info = store_rows(opened.store, path.stem, Task.PROMPT_INJECTION, path, imported)
     run = start(opened.store, opened.shield, info.dataset_id, RunSpec())
     opened.worker.submit(run.run_id)

@@ -10,8 +10,8 @@ from shield_engine.benchmark.document import (
     comparison_markdown,
     read_document,
 )
+from shield_engine.benchmark.run import run_benchmark
 from shield_engine.benchmark.soak import run_soak
-from shield_engine.benchmark.suite import run_benchmark
 from shield_engine.benchmark.workbench import run_workbench
 
 __all__ = [

@@ -8,13 +8,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from shield_engine.benchmark.subject import Effort, Subject
+from shield_engine.benchmark.subject import Effort, Subject, Tally
 from shield_engine.engine import Shield
 from shield_engine.errors import ShieldError
 from shield_engine.scanners import PartsScanner
@@ -46,15 +46,12 @@ def run_soak(
         on_progress: Called with a title and the share done, 0..1.
 
     Returns:
-        JSON-safe: `minutes`, `threads`, `scans`, `cache_hits`, `wrong_scores`, `memory_mb`
-        (first and last after settling, highest), `memory_slope_mb_per_hour` and
-        `scans_by_scanner`.
+        JSON-safe: `minutes`, `threads`, `scans` (also by scanner), `cache_hits`, `wrong_scores`,
+        `memory_mb` (first and last after settling, highest), `memory_slope_mb_per_hour`.
 
     Raises:
         ShieldError: A model or sample is missing, a scan fails, or a caller hangs.
     """
-    import psutil
-
     subject = Subject.of(shield, Effort.quick())
     # Tasks one after another within a mode: where one model file serves them, so does one pass.
     scanners = {
@@ -64,52 +61,64 @@ def run_soak(
     }
     texts = [text for task in Task for text in subject.texts(task)]
     expected = _expected(scanners, texts, on_progress)
+    tallies = {name: Tally(scanner) for name, scanner in scanners.items()}
     end = time.monotonic() + minutes * 60
-    wrong = [0] * threads
-    process = psutil.Process()
-    memory: list[tuple[float, float]] = []
-    before = {name: scanner.stats() for name, scanner in scanners.items()}
-
     stop = threading.Event()
 
-    def call(number: int) -> None:
+    def call(number: int) -> int:
         draw = random.Random(number)  # noqa: S311 - an order, not a secret
-        names = list(scanners)
+        names, wrong = list(scanners), 0
         while time.monotonic() < end and not stop.is_set():
             name, text = draw.choice(names), draw.choice(texts)
-            if scanners[name].scan(text).risk_score != expected[name, text]:
-                wrong[number] += 1
+            wrong += scanners[name].scan(text).risk_score != expected[name, text]
+        return wrong
 
     with ThreadPoolExecutor(threads) as pool:
         callers = [pool.submit(call, number) for number in range(threads)]
-        pause = max(0.05, minutes * 60 / _SAMPLES)
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(pause, left))
-            memory.append((time.monotonic(), process.memory_info().rss / 1e6))
-            if on_progress is not None:
-                on_progress("soaking", 1 - left / (minutes * 60))
-            if any(caller.done() for caller in callers):
-                stop.set()  # one has failed; its error is raised below
-                break
-        for caller in callers:
-            try:
-                caller.result(timeout=60)
-            except TimeoutError as error:
-                raise ShieldError(
-                    f"a caller still scans 60 s after the end of {minutes:g} minutes: a deadlock; "
-                    "report this"
-                ) from error
-    after = {name: scanner.stats() for name, scanner in scanners.items()}
-    scans = {name: after[name].scans - before[name].scans for name in scanners}
+        memory = _watched(callers, stop, minutes, on_progress)
+        wrong = sum(_result(caller, minutes) for caller in callers)
+    counts = {name: tally.counts() for name, tally in tallies.items()}
     return {
         "minutes": minutes,
         "threads": threads,
-        "scans": sum(scans.values()),
-        "cache_hits": sum(after[name].cache_hits - before[name].cache_hits for name in scanners),
-        "wrong_scores": sum(wrong),
+        "scans": sum(scans for scans, _ in counts.values()),
+        "cache_hits": sum(hits for _, hits in counts.values()),
+        "wrong_scores": wrong,
         **_memory(memory),
-        "scans_by_scanner": scans,
+        "scans_by_scanner": {name: scans for name, (scans, _) in counts.items()},
     }
+
+
+def _watched(
+    callers: Sequence[Future[int]],
+    stop: threading.Event,
+    minutes: float,
+    on_progress: Callable[[str, float], None] | None,
+) -> list[tuple[float, float]]:
+    """Sample resident memory, as (seconds, megabytes), until the end or until a caller fails."""
+    import psutil
+
+    process, end = psutil.Process(), time.monotonic() + minutes * 60
+    samples = []
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(max(0.05, minutes * 60 / _SAMPLES), left))
+        samples.append((time.monotonic(), process.memory_info().rss / 1e6))
+        if on_progress is not None:
+            on_progress("soaking", 1 - left / (minutes * 60))
+        if any(caller.done() for caller in callers):
+            stop.set()  # one has failed, or all are at their end; an error is raised later
+            break
+    return samples
+
+
+def _result(caller: Future[int], minutes: float) -> int:
+    try:
+        return caller.result(timeout=60)
+    except TimeoutError as error:
+        raise ShieldError(
+            f"a caller still scans 60 s after the end of {minutes:g} minutes: a deadlock; "
+            "report this"
+        ) from error
 
 
 def _expected(
@@ -130,7 +139,7 @@ def _expected(
 def _memory(samples: list[tuple[float, float]]) -> dict[str, Any]:
     settled = samples[int(len(samples) * _SETTLING) :]
     hours = np.array([moment for moment, _ in settled]) / 3600
-    megabytes = np.array([held for _, held in settled])
+    megabytes = np.array([resident for _, resident in settled])
     slope = float(np.polyfit(hours - hours[0], megabytes, 1)[0]) if len(settled) > 2 else None
     return {
         "memory_mb": {

@@ -66,14 +66,18 @@ class Tally:
         self._scanner = scanner
         self._before = scanner.stats()
 
+    def counts(self) -> tuple[int, int]:
+        """Return scans and cache hits since this tally was made."""
+        now, before = self._scanner.stats(), self._before
+        return now.scans - before.scans, now.cache_hits - before.cache_hits
+
     def check(self, *, scans: int, hits: int) -> None:
         """Compare the scanner's counts since this tally was made.
 
         Raises:
             ShieldError: The scanner counted something else.
         """
-        now, before = self._scanner.stats(), self._before
-        counted = (now.scans - before.scans, now.cache_hits - before.cache_hits)
+        counted = self.counts()
         if counted != (scans, hits):
             raise ShieldError(
                 f"the benchmark timed {scans} scans with {hits} cache hits, but "
@@ -84,9 +88,9 @@ class Tally:
     def shares(self) -> dict[str, float]:
         """Return cache hits, escalations and model calls per scan since this tally was made."""
         now, before = self._scanner.stats(), self._before
-        scans = now.scans - before.scans
+        scans, hits = self.counts()
         shares = {
-            "hit_rate": (now.cache_hits - before.cache_hits) / scans,
+            "hit_rate": hits / scans,
             "model_asked_share": (now.model_calls - before.model_calls) / scans,
         }
         if self._scanner.config.mode is Mode.HYBRID:
@@ -158,7 +162,7 @@ class Subject:
             return len(next(windows.windows(text)).ids)
 
         words = " ".join(text for text in self.texts() if text.isascii()).split()
-        found: list[str] = []
+        texts: list[str] = []
         for first in range(len(words)):
             low, high = 1, tokens
             while low < high:
@@ -169,11 +173,11 @@ class Subject:
                     high = middle
             text = " ".join(words[first : first + low])
             if count(text) == tokens:
-                found.append(text)
-                if len(found) == n:
-                    return found
+                texts.append(text)
+                if len(texts) == n:
+                    return texts
         raise ShieldError(
-            f"the injection sample gives {len(found)} texts of {tokens} tokens, {n} are needed; "
+            f"the injection sample gives {len(texts)} texts of {tokens} tokens, {n} are needed; "
             "restore datasets/prompt_injection_sample.jsonl"
         )
 

@@ -32,7 +32,7 @@ __all__ = [
     "time_threads",
 ]
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Result = TypeVar("Result")
 
 _CONFIDENCE = 0.95
@@ -78,7 +78,7 @@ class Round:
 
 
 def time_interleaved(
-    calls: Mapping[str, Callable[[Item], Any]], items: Sequence[Item]
+    calls: Mapping[str, Callable[[_Item], Any]], items: Sequence[_Item]
 ) -> dict[str, Timed[Any]]:
     """Time every call on every item, side by side, so that a machine's drift hits all alike.
 
@@ -121,8 +121,8 @@ def time_threads(scan: Callable[[str], object], texts: Sequence[str], threads: i
 
 
 def time_arrivals(
-    call: Callable[[Item], Result],
-    items: Sequence[Item],
+    call: Callable[[_Item], Result],
+    items: Sequence[_Item],
     per_second: float,
     threads: int,
     seed: int,

@@ -10,25 +10,23 @@ import hashlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shield_engine.benchmark.document import Measure
-from shield_engine.benchmark.suite import machine_facts
+from shield_engine.benchmark.run import collected
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
+from shield_engine.decide.column import ScoreColumn, lab_of, rates_at
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run
-from shield_engine.decide.judged import RowJudge, verdicts_of
-from shield_engine.decide.lab import lab_of
 from shield_engine.decide.splits import optimism
-from shield_engine.decide.thresholds import Rule, ScoreColumn, rates_at
-from shield_engine.decide.views import mode_view
+from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.views import RowJudge, mode_view, verdicts_of
 from shield_engine.errors import ShieldError
 from shield_engine.store import RunInfo, RunStatus, Scores, Store
 from shield_engine.store.rows import (
@@ -68,26 +66,22 @@ def run_workbench(
     Raises:
         ShieldError: An answer was wrong, or the temporary store cannot be written.
     """
-    started = time.perf_counter()
-    document: dict[str, Any] = {
-        "format": 1,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quick": rows < 1_000_000,
-        "machine": machine_facts(),
-        "figures": [],
-        "ratios": [],
-        "targets": [],
-    }
+    return collected(_sessions(rows, calls, on_progress), quick=rows < 1_000_000)
+
+
+def _sessions(
+    rows: int, calls: int, on_progress: Callable[[str, float], None] | None
+) -> Iterator[Measure]:
+    """Make the run in one session of a store, and measure in the next."""
     with tempfile.TemporaryDirectory(prefix="shield-workbench-") as folder:
         path = Path(folder) / "shield.duckdb"
         with Store.open(path) as store:
             run = synthetic_run(store, rows)
         with Store.open(path) as store:
-            for position, figure in enumerate(_measured(store, run, calls)):
-                document["figures"].append(figure.as_dict())
+            for position, measurement in enumerate(_measured(store, run, calls)):
+                yield measurement
                 if on_progress is not None:
-                    on_progress(figure.name, min(0.99, (position + 1) / 26))
-    return {**document, "seconds": time.perf_counter() - started}
+                    on_progress(measurement.name, min(0.99, (position + 1) / 41))
 
 
 def synthetic_run(store: Store, rows: int, seed: int = _SEED) -> RunInfo:
@@ -111,13 +105,23 @@ def synthetic_run(store: Store, rows: int, seed: int = _SEED) -> RunInfo:
         }
     )
     dataset = store.datasets.add(
-        "synthetic", Task.PROMPT_INJECTION, table, content_hash=f"{rows}-{seed}", source="none",
+        "synthetic",
+        Task.PROMPT_INJECTION,
+        table,
+        content_hash=f"{rows}-{seed}",
+        source="none",
         details={"mapping": {"slices": ["language"]}},
-    )  # fmt: skip
+    )
     run = store.runs.add(
-        dataset, parts=["heuristic", "ml"], rows=rows, model_id="synthetic", variant="INT8",
-        model_sha256="0" * 64, settings={}, stamp={"rules_version": "synthetic"},
-    )  # fmt: skip
+        dataset,
+        parts=["heuristic", "ml"],
+        rows=rows,
+        model_id="synthetic",
+        variant="INT8",
+        model_sha256="0" * 64,
+        settings={},
+        stamp={"rules_version": "synthetic"},
+    )
     silent = rng.random(rows) < 0.7
     heuristic = np.round(np.where(silent, 0.0, rng.beta(2, 5, rows) + 0.3 * labels).clip(0, 1), 2)
     model = np.where(labels == 1, rng.beta(5, 2, rows), rng.beta(1, 9, rows))
@@ -174,84 +178,135 @@ def _results(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """A question of a page: how it is asked, the answer it must give, and how fast it should be."""
+
+    name: str
+    ask: Callable[[], object]
+    answer: object
+    aim_ms: float
+    is_slow: bool = False
+
+
 def _measured(store: Store, run: RunInfo, calls: int) -> Iterator[Measure]:
     """Time each operation, checking its answer."""
-    few, dataset = max(3, calls // 4), run.dataset_id
     scores = store.runs.scores(run.run_id)
-    verdicts = partial(verdicts_of, store, scores=scores)
-    judge = RowJudge(run.run_id, Mode.ML, 0.5)
     view = mode_view(scores, Mode.ML, 0.5)
-    lab = lab_of(view, store.runs.units(run.run_id), None)
-    assert view.risk is not None  # noqa: S101 - two classes
+    column = lab_of(view, store.runs.units(run.run_id), None).column
+    if view.risk is None:
+        raise ShieldError("workbench: the synthetic run has no risk of two classes")
     flagged = view.risk >= 0.5
     alarms = int((flagged & (view.labels == 0)).sum())
     misses = int((~flagged & (view.labels == 1)).sum())
-    middle, page = run.rows // 2, min(50, run.rows)
-    middle_page = range(middle, min(middle + page, run.rows))
+    operations = [
+        *_openings(store, run),
+        *_row_questions(store, run, scores, alarms, misses),
+        *_threshold_questions(column, alarms),
+    ]
+    for operation in operations:
+        yield from _timed(operation, max(3, calls // 4) if operation.is_slow else calls, run.rows)
+    yield from _four_users(store, run, scores, column, calls)
 
-    def lab_opens() -> int:
-        found = store.runs.scores(run.run_id)
-        return lab_of(mode_view(found, Mode.ML, 0.5), store.runs.units(run.run_id), None).column.n
+
+def _openings(store: Store, run: RunInfo) -> Iterator[_Operation]:
+    def threshold_lab() -> int:
+        view = mode_view(store.runs.scores(run.run_id), Mode.ML, 0.5)
+        return lab_of(view, store.runs.units(run.run_id), None).column.n
+
+    def figures() -> int:
+        return evaluate_run(store, run.run_id, modes=[Mode.ML])[Mode.ML].n
 
     def all_modes() -> int:
         candidates = [Candidate(run.run_id, mode, 0.5, title=mode.value) for mode in Mode]
         return compare(align(store, candidates)).n
 
-    def counts(threshold: float) -> int:
-        return int(lab.column.at(threshold).fp[0])
+    rows = run.rows
+    yield _Operation("open.run", lambda: store.runs.find(run.run_id).rows_done, rows, 2_000)
+    yield _Operation("open.threshold_lab", threshold_lab, rows, 2_000, is_slow=True)
+    yield _Operation("open.figures_of_a_mode", figures, rows, 2_000, is_slow=True)
+    yield _Operation("open.compare_four_modes", all_modes, rows, 2_000, is_slow=True)
 
-    def found(rows: RowFilter, offset: int = 0) -> int:
-        return len(judged_rows(store, verdicts(judge), rows, offset=offset))
 
-    operations: list[tuple[str, int, Callable[[], object], object, float]] = [
-        ("open.run", calls, lambda: store.runs.find(run.run_id).rows_done, run.rows, 2_000),
-        ("open.threshold_lab", few, lab_opens, run.rows, 2_000),
-        ("open.figures_of_a_mode", few,
-         lambda: evaluate_run(store, run.run_id, modes=[Mode.ML])[Mode.ML].n, run.rows, 2_000),
-        ("open.compare_four_modes", few, all_modes, run.rows, 2_000),
-        ("rows.page", calls,
-         lambda: stored_rows(store, dataset, middle_page, run.run_id)[0].row_index, middle,
-         300),
-        ("rows.count_by_kind", calls,
-         lambda: count_rows(store, verdicts(judge), RowFilter()).false_positives, alarms, 300),
-        ("rows.errors_by_regret", calls,
-         lambda: min(page, found(RowFilter())), min(page, alarms + misses), 300),
-        ("rows.filter_slice", calls,
-         lambda: found(RowFilter(kind=RowKind.ALL, slices=(("language", "de"),))), page, 300),
-        ("rows.search", calls,
-         lambda: found(RowFilter(kind=RowKind.ALL, search="TOPIC 55")),
-         min(50, sum(row % 97 == 55 for row in range(run.rows))), 300),
-        ("threshold.counts", calls, lambda: counts(0.5), alarms, 300),
-        ("threshold.rates_with_intervals", calls,
-         lambda: rates_at(lab.column, 0.5, resamples=1_000)["fpr"].n, len(lab.column.harmless),
-         1_000),
-        ("threshold.choose_by_limit", calls,
-         lambda: Rule("fpr", limit=0.05).choose(lab.column).threshold is not None, True, 1_000),
-        ("threshold.optimism", few,
-         lambda: optimism(lab.column, Rule("f1")).resamples, 200, 1_000),
-    ]  # fmt: skip
-    for name, times, ask, answer, aim_ms in operations:
-        taken = []
-        for _ in range(times + 1):
-            began = time.perf_counter()
-            said = ask()
-            taken.append(time.perf_counter() - began)
-            if said != answer:
-                raise ShieldError(f"workbench: {name} answered {said!r}, expected {answer!r}")
-        detail = {"rows": run.rows, "aim_ms": aim_ms}
-        first = percentile_estimate(taken[:1], 0.5).scaled(1_000)
-        yield Measure(f"workbench.{name}.first", first, "ms", "workbench", detail=detail)
-        for label, share in (("p50", 0.5), ("p95", 0.95)):
-            estimate = percentile_estimate(taken[1:], share).scaled(1_000)
-            yield Measure(f"workbench.{name}.{label}", estimate, "ms", "workbench", detail=detail)
-    yield from _four_users(store, run, scores, lab.column, calls)
+def _row_questions(
+    store: Store, run: RunInfo, scores: Scores, alarms: int, misses: int
+) -> Iterator[_Operation]:
+    judge = RowJudge(run.run_id, Mode.ML, 0.5)
+    middle, page = run.rows // 2, min(50, run.rows)
+    middle_page = range(middle, min(middle + page, run.rows))
+    in_german = RowFilter(kind=RowKind.ALL, slices=(("language", "de"),))
+    on_topic = RowFilter(kind=RowKind.ALL, search="TOPIC 55")
+    of_topic = min(50, sum(row % 97 == 55 for row in range(run.rows)))
+
+    def first_of_page() -> int:
+        return stored_rows(store, run.dataset_id, middle_page, run.run_id)[0].row_index
+
+    def false_alarms() -> int:
+        return count_rows(store, verdicts_of(store, judge, scores), RowFilter()).false_positives
+
+    def listed(rows: RowFilter) -> int:
+        return len(judged_rows(store, verdicts_of(store, judge, scores), rows, offset=0))
+
+    yield _Operation("rows.page", first_of_page, middle, 300)
+    yield _Operation("rows.count_by_kind", false_alarms, alarms, 300)
+    worst = min(page, alarms + misses)
+    yield _Operation("rows.errors_by_regret", lambda: min(page, listed(RowFilter())), worst, 300)
+    yield _Operation("rows.filter_slice", lambda: listed(in_german), page, 300)
+    yield _Operation("rows.search", lambda: listed(on_topic), of_topic, 300)
+
+
+def _threshold_questions(column: ScoreColumn, alarms: int) -> Iterator[_Operation]:
+    def rates() -> int:
+        return rates_at(column, 0.5, resamples=1_000)["fpr"].n
+
+    def is_chosen() -> bool:
+        return Rule("fpr", limit=0.05).choose(column).threshold is not None
+
+    def resamples() -> int:
+        return optimism(column, Rule("f1")).resamples
+
+    harmless = len(column.harmless)
+    yield _Operation("threshold.counts", lambda: int(column.at(0.5).fp[0]), alarms, 300)
+    yield _Operation("threshold.rates_with_intervals", rates, harmless, 1_000)
+    yield _Operation("threshold.choose_by_limit", is_chosen, True, 1_000)
+    yield _Operation("threshold.optimism", resamples, 200, 1_000, is_slow=True)
+
+
+def _timed(operation: _Operation, times: int, rows: int) -> Iterator[Measure]:
+    """Ask once and then `times` more; every answer must be right."""
+    seconds = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        answer = operation.ask()
+        seconds.append(time.perf_counter() - began)
+        if answer != operation.answer:
+            raise ShieldError(
+                f"workbench: {operation.name} answered {answer!r}, expected {operation.answer!r}"
+            )
+    detail = {"rows": rows, "aim_ms": operation.aim_ms}
+    yield _percentile(f"{operation.name}.first", seconds[:1], 0.5, detail)
+    yield from _percentiles(operation.name, seconds[1:], detail)
+
+
+def _percentiles(
+    name: str, seconds: Sequence[float], detail: Mapping[str, Any]
+) -> Iterator[Measure]:
+    yield _percentile(f"{name}.p50", seconds, 0.5, detail)
+    yield _percentile(f"{name}.p95", seconds, 0.95, detail)
+
+
+def _percentile(
+    name: str, seconds: Sequence[float], share: float, detail: Mapping[str, Any]
+) -> Measure:
+    estimate = percentile_estimate(seconds, share).scaled(1_000)
+    return Measure(f"workbench.{name}", estimate, "ms", "workbench", detail=detail)
 
 
 def _four_users(
     store: Store, run: RunInfo, scores: Scores, column: ScoreColumn, calls: int
 ) -> Iterator[Measure]:
     """Have several users ask at once, each for other rows and thresholds; check every answer."""
-    taken: list[list[float]] = [[] for _ in range(_USERS)]
+    seconds: list[list[float]] = [[] for _ in range(_USERS)]
     wrong: list[str] = []
     expected = {cut: column.at(cut) for cut in (0.2, 0.4, 0.6, 0.8)}
 
@@ -263,23 +318,21 @@ def _four_users(
             began = time.perf_counter()
             (row,) = stored_rows(store, run.dataset_id, [offset], run.run_id)
             judge = RowJudge(run.run_id, Mode.ML, cut)
-            said = count_rows(store, verdicts_of(store, judge, scores), RowFilter())
-            taken[number].append(time.perf_counter() - began)
+            counts = count_rows(store, verdicts_of(store, judge, scores), RowFilter())
+            seconds[number].append(time.perf_counter() - began)
             right = (int(expected[cut].fp[0]), int(expected[cut].fn[0]))
             if row.row_index != offset or row.row_id != str(offset):
                 wrong.append(f"user {number} asked for row {offset}, got {row.row_index}")
-            if (said.false_positives, said.false_negatives) != right:
-                wrong.append(f"user {number} at {cut}: {said}, expected {right}")
+            if (counts.false_positives, counts.false_negatives) != right:
+                wrong.append(f"user {number} at {cut}: {counts}, expected {right}")
 
     users = [threading.Thread(target=user, args=(number,)) for number in range(_USERS)]
-    for one in users:
-        one.start()
-    for one in users:
-        one.join()
-    answers = [seconds for one in taken for seconds in one]
+    for thread in users:
+        thread.start()
+    for thread in users:
+        thread.join()
+    answers = [second for own in seconds for second in own]
     if wrong or len(answers) != _USERS * calls:
         raise ShieldError(f"workbench: {len(answers)} answers, {'; '.join(wrong[:3])}")
     detail = {"rows": run.rows, "users": _USERS, "aim_ms": 600, "asks": "a page and the counts"}
-    for label, share in (("p50", 0.5), ("p95", 0.95)):
-        estimate = percentile_estimate(answers, share).scaled(1_000)
-        yield Measure(f"workbench.four_users.{label}", estimate, "ms", "workbench", detail=detail)
+    yield from _percentiles("four_users", answers, detail)

@@ -1,4 +1,4 @@
-"""What `shield doctor` checks, each by doing it."""
+"""`shield doctor`: what it checks, each by doing it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from shield_engine.cli.output import size
+import typer
+
+from shield_engine.cli.output import console, size
 from shield_engine.errors import ShieldError, StoreBusyError
 from shield_engine.settings import Settings
 from shield_engine.types import Mode, Task
 
-__all__ = ["checks"]
+__all__ = ["checks", "doctor"]
 
 _PACKAGES = ("onnxruntime", "tokenizers", "duckdb", "streamlit", "pandas", "pyarrow", "numpy")
+
+
+def doctor() -> None:
+    """Check the installation: packages, store, models, a scan; exit 1 if something is wrong."""
+    failed = False
+    for name, outcome, detail in checks():
+        failed |= outcome == "wrong"
+        line = f"{outcome:>7}  {name}: {detail}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(int(failed))
 
 
 def checks() -> Iterator[tuple[str, str, str]]:
@@ -22,13 +34,8 @@ def checks() -> Iterator[tuple[str, str, str]]:
     yield "python", "ok", sys.version.split()[0]
     yield "packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     settings = Settings.from_env()
-    yield (
-        "settings",
-        "ok",
-        (
-            f"home {settings.home}, {settings.workers} workers, {'offline' if settings.offline else 'online'}"
-        ),
-    )
+    access = "offline" if settings.offline else "online"
+    yield "settings", "ok", f"home {settings.home}, {settings.workers} workers, {access}"
     yield _store(settings)
     yield from _models(settings)
 
@@ -68,9 +75,8 @@ def _models(settings: Settings) -> Iterator[tuple[str, str, str]]:
         except ShieldError as error:
             yield f"model {task.value}", "wrong", str(error)
             continue
-        assert result.model is not None  # noqa: S101 - mode ml always names its model
-        yield (
-            f"model {task.value}",
-            "ok",
-            (f"{result.model.id} {result.model.variant} loads, verified, and scores"),
-        )
+        if result.model is None:
+            yield f"model {task.value}", "wrong", "the result names no model"
+            continue
+        name = f"{result.model.id} {result.model.variant}"
+        yield f"model {task.value}", "ok", f"{name} loads, verified, and scores"

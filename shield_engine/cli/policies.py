@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from shield_engine.cli.output import console, note, printable
+from shield_engine.cli.output import console, note, print_table, printable, write_out
 from shield_engine.errors import ConfigError
 from shield_engine.policy import policy_differences, read_policies, write_policies
 from shield_engine.settings import Settings
+from shield_engine.types import Mode
 
 if TYPE_CHECKING:
     from shield_engine.policy import Policy
     from shield_engine.store import Store
 
 __all__ = ["policies"]
-
-_NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
 
 
 def policies(
@@ -39,35 +38,39 @@ def policies(
 ) -> None:
     """List saved policies; export, import, tell apart or delete some."""
     from shield_engine.store import Store
-    from shield_engine.store.library import delete_policy, save_policy
+    from shield_engine.store.library import delete_policy, named_policy, save_policy
+    from shield_engine.store.library import policies as stored
 
     with Store.open(Settings.from_env().store_path) as store:
         if export:
             _export(store, export, out)
             return
         if diff is not None:
-            _print_differences(*(_find(store, name) for name in diff))
+            _print_differences(*(named_policy(store, name) for name in diff))
             return
         if add is not None:
             for policy in read_policies(add).values():
                 note(f"kept {printable(save_policy(store, policy).title)}")
         if delete is not None:
-            policy = _find(store, delete)
+            policy = named_policy(store, delete)
             if "@" not in delete:
                 raise ConfigError(f"name the version to delete, such as {delete}@{policy.version}")
             delete_policy(store, policy.name, policy.version)
             note(f"{printable(policy.title)} is gone")
-        _print_list(store)
+        empty = "No policy is saved yet: choose a threshold on the page Threshold lab."
+        print_table(_COLUMNS, stored(store), empty=empty)
 
 
 def _export(store: Store, names: list[str], out: Path | None) -> None:
-    text = write_policies([_find(store, name) for name in names])
+    from shield_engine.store.library import named_policy
+
+    text = write_policies([named_policy(store, name) for name in names])
     if out is None or str(out) == "-":
-        print(text, end="")  # noqa: T201 - the command's output
+        write_out(Path("-"), text)
         return
     if out.exists():
         raise ConfigError(f"{out} exists already; nothing is overwritten")
-    out.write_text(text, encoding="utf-8")
+    write_out(out, text)
     note(f"{', '.join(names)} in {out}")
 
 
@@ -78,32 +81,12 @@ def _print_differences(first: Policy, second: Policy) -> None:
     console.print(table if table.row_count else "The two decide alike and rest on the same.")
 
 
-def _print_list(store: Store) -> None:
-    from shield_engine.store.library import policies as stored
-
-    table = Table("policy", "task", "mode", "threshold", "bands", "model", "note")
-    for policy in stored(store):
-        table.add_row(
-            printable(policy.title),
-            policy.task.value,
-            policy.mode.value,
-            "argmax" if policy.threshold is None else f"{policy.threshold:g}",
-            str(policy.bands) if policy.mode.value == "hybrid" else "",
-            f"{policy.model_id} {policy.variant}" if policy.model_id else "",
-            printable(policy.note),
-        )
-    console.print(
-        table
-        if table.row_count
-        else "No policy is saved yet: choose a threshold on the page Threshold lab."
-    )
-
-
-def _find(store: Store, named: str) -> Policy:
-    from shield_engine.store.library import find_policy
-
-    found = _NAMED.fullmatch(named)
-    if found is None:
-        raise ConfigError(f"{named!r} names no policy; write NAME or NAME@VERSION")
-    version = found["version"]
-    return find_policy(store, found["name"], int(version) if version else None)
+_COLUMNS: Mapping[str, Callable[[Policy], str]] = {
+    "policy": lambda policy: policy.title,
+    "task": lambda policy: policy.task.value,
+    "mode": lambda policy: policy.mode.value,
+    "threshold": lambda policy: "argmax" if policy.threshold is None else f"{policy.threshold:g}",
+    "bands": lambda policy: str(policy.bands) if policy.mode is Mode.HYBRID else "",
+    "model": lambda policy: f"{policy.model_id} {policy.variant}" if policy.model_id else "",
+    "note": lambda policy: policy.note,
+}

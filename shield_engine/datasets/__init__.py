@@ -8,7 +8,6 @@ from shield_engine.datasets.importing import (
     MAX_LABEL_VALUES,
     ImportedDataset,
     SourceFile,
-    import_rows,
 )
 from shield_engine.datasets.joining import JoinedScores, join_rows
 from shield_engine.datasets.labels import default_label_map, parse_label_map
@@ -30,7 +29,6 @@ __all__ = [
     "SourceFile",
     "dataset_name",
     "default_label_map",
-    "import_rows",
     "join_rows",
     "parse_label_map",
     "parse_scores",

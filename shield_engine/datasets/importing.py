@@ -56,7 +56,6 @@ __all__ = [
     "Progress",
     "SourceFile",
     "check_columns",
-    "import_rows",
     "row_code",
 ]
 
@@ -214,19 +213,6 @@ class SourceFile:
                 "until it is complete and import it again."
             )
         return intake.finish(sniffed, mapping is None)
-
-
-def import_rows(
-    path: Path,
-    task: Task,
-    mapping: ColumnMapping | None = None,
-    label_map: Mapping[str, int] | None = None,
-    *,
-    limit: int | None = None,
-    progress: Progress | None = None,
-) -> ImportedDataset:
-    """Open a file and read it in one call; see `SourceFile`."""
-    return SourceFile.open(path).read(task, mapping, label_map, limit=limit, progress=progress)
 
 
 def row_code(

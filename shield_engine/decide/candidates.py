@@ -36,6 +36,7 @@ __all__ = [
     "align",
     "baseline_of",
     "candidate_of",
+    "candidate_title",
     "of_policy",
     "overlap",
     "subset",
@@ -107,6 +108,21 @@ class Aligned:
     def row_index(self) -> NDArray[np.int64]:
         """Row indexes in `dataset_id`."""
         return self.views[0].scores.row_index
+
+
+def candidate_title(mode: Mode, scorer: str) -> str:
+    """Return what a candidate is called: by what scores, and how the rules take part.
+
+    Args:
+        mode: Which parts decide.
+        scorer: The guard or model beside the rules, with its version (`RunInfo.scorer`).
+    """
+    return {
+        Mode.HEURISTIC: "rules",
+        Mode.ML: scorer,
+        Mode.HYBRID: f"rules + {scorer}",
+        Mode.BOTH: f"rules or {scorer}",
+    }[mode]
 
 
 def of_policy(policy: Policy, run: RunInfo) -> Candidate:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
+from shield_engine.decide.column import ScoreColumn
+from shield_engine.decide.thresholds import Choice, Rule
 from shield_engine.metrics.curves import ThresholdSweep
 from shield_engine.statistics.intervals import Interval, clopper_pearson_bounds
 from shield_engine.statistics.tests import holm, pair_p_value

@@ -8,7 +8,6 @@ for their number is needed (an intersection-union test, Berger 1982).
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,12 +37,12 @@ from shield_engine.gates.question import Question
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.statistics.tests import required_negatives, rows_for_scaled
+from shield_engine.store.library import named_policy
 from shield_engine.types import Mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shield_engine.policy import Policy
     from shield_engine.store import RunInfo, Store
 
     Mask = NDArray[np.bool_]
@@ -54,7 +53,6 @@ __all__ = ["GateOutcome", "Judgement", "Outcome", "judge"]
 ThresholdsOf = Callable[["RunInfo"], Mapping[str, float]]
 """Gives a run's threshold for each mode, used where no policy says one."""
 
-_NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
 _SHOWN_VALUES = 8
 _MOST_SCALE = 1_000_000.0
 
@@ -276,7 +274,7 @@ class _Court:
 
     def _candidate(self, requirement: Requirement) -> Candidate:
         if requirement.policy is not None:
-            return of_policy(self._policy(requirement.policy), self.run)
+            return of_policy(named_policy(self.store, requirement.policy), self.run)
         if requirement.mode is not None:
             return candidate_of(self.run, self.thresholds_of(self.run), mode=requirement.mode)
         return self.candidate
@@ -291,15 +289,6 @@ class _Court:
             return self.baseline
         other = self._run(self.baseline.run_id)
         return baseline_of(side, self.run, other, self.thresholds_of(other))
-
-    def _policy(self, named: str) -> Policy:
-        from shield_engine.store.library import find_policy
-
-        found = _NAMED.fullmatch(named)
-        if found is None:
-            raise ConfigError(f"{named!r} names no policy; write NAME or NAME@VERSION")
-        version = found["version"]
-        return find_policy(self.store, found["name"], int(version) if version else None)
 
     def _run(self, run_id: str) -> RunInfo:
         if run_id not in self._seen:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from time import perf_counter
 from types import MappingProxyType
 from typing import Protocol
@@ -75,13 +74,18 @@ class HeuristicScore:
 class Views:
     """The views of a text: worked out when they are first asked for, and once."""
 
+    __slots__ = ("_normalized", "_text")
+
     def __init__(self, text: str) -> None:
         self._text = text
+        self._normalized: Normalized | None = None
 
-    @cached_property
+    @property
     def normalized(self) -> Normalized:
         """The text with its disguises undone."""
-        return _NORMALIZER.normalize(self._text)
+        if self._normalized is None:
+            self._normalized = _NORMALIZER.normalize(self._text)
+        return self._normalized
 
 
 class HeuristicPart(Protocol):

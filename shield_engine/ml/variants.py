@@ -6,7 +6,6 @@ the casts out and writing the weights wide loses nothing, so FP32 need not be sh
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from shield_engine.errors import ArtifactError, UnknownNameError
 from shield_engine.ml.download import ArtifactStore
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
+from shield_engine.settings import file_sha256
 from shield_engine.types import Variant
 
 __all__ = ["HALF_SUFFIX", "build_fp32", "widen"]
@@ -48,7 +48,7 @@ def build_fp32(
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         widen(half, part)
-        digest = hashlib.sha256(part.read_bytes()).hexdigest()
+        digest = file_sha256(part)
         if digest != entry.sha256:
             raise ArtifactError(
                 f"FP32 of {model_id} built from {half} has SHA-256 {digest[:12]}, the registry "

@@ -10,6 +10,7 @@ from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.hostile_text import fenced, markdown_text, visible
 from shield_engine.metrics.table import figure_text
 from shield_engine.reports.report import Report, leaves
+from shield_engine.settings import write_file
 
 __all__ = ["as_markdown", "gate_markdown", "replace_figures"]
 
@@ -41,7 +42,7 @@ def replace_figures(path: Path, tables: str) -> None:
             f"{path} is there already and lacks the lines {_START} and {_END}; "
             "add them where the tables belong, or name a new file"
         )
-    path.write_text(f"{before}{start}\n{tables}{end}{after}", encoding="utf-8")
+    write_file(path, f"{before}{start}\n{tables}{end}{after}")
 
 
 def gate_markdown(outcome: GateOutcome) -> str:

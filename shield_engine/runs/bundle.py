@@ -6,12 +6,12 @@ its final name only when it is whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 from shield_engine.errors import ArtifactError
+from shield_engine.settings import file_sha256
 from shield_engine.store import RunInfo, Store
 
 __all__ = ["import_bundle", "waiting_bundles", "write_bundle"]
@@ -31,7 +31,7 @@ def write_bundle(store: Store, run_id: str, folder: Path) -> Path:
     for name, table in zip(_TABLES, store.runs.tables(run_id), strict=True):
         path = partial / f"{name}.parquet"
         pq.write_table(table, path, compression="zstd")
-        digests[path.name] = _sha256(path)
+        digests[path.name] = file_sha256(path)
     manifest = {"format": _FORMAT, "run_id": run_id, "files": digests}
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return partial.rename(target)
@@ -60,7 +60,7 @@ def import_bundle(store: Store, bundle: Path) -> RunInfo:
             raise ArtifactError(f"{bundle} has bundle format {manifest['format']}, not {_FORMAT}")
         for name in _TABLES:
             path = bundle / f"{name}.parquet"
-            if _sha256(path) != files[path.name]:
+            if file_sha256(path) != files[path.name]:
                 raise ArtifactError(f"{path} was altered since it was written; it is not imported")
         tables = [pq.read_table(bundle / f"{name}.parquet") for name in _TABLES]
     except (OSError, ValueError, KeyError) as error:
@@ -68,7 +68,3 @@ def import_bundle(store: Store, bundle: Path) -> RunInfo:
     run = store.runs.add_tables(tables)
     shutil.rmtree(bundle)
     return run
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -48,14 +48,14 @@ class ScoresEntry(GuardEntry):
 
 
 def find_dataset(store: Store, name: str, task: Task) -> DatasetInfo:
-    """Return the stored version meant by an id, a title (`mails v2`), or a name: its latest.
+    """Return the stored version meant by an id, `NAME@VERSION`, a title, or a name: its latest.
 
     Raises:
         UnknownNameError: There is none of that task.
     """
     versions = [info for info in store.datasets.all() if info.task is task]
     for info in sorted(versions, key=lambda info: info.version, reverse=True):
-        if name in {info.dataset_id, info.title, info.name}:
+        if name in {info.dataset_id, info.name, info.title, f"{info.name}@{info.version}"}:
             return info
     stored = ", ".join(sorted({info.title for info in versions})) or "none"
     raise UnknownNameError(f"no stored dataset {name!r} of {task.value}; there are: {stored}")

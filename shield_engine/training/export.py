@@ -191,22 +191,26 @@ def quantize(
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(source)
-    kept = {
+    excluded = {
         node.name
         for node in model.graph.node
         if any(part in name for name in (node.name, *node.input) for part in keep)
     }
     if sample:
-        _even_out(model, kept, sample)
+        _even_out(model, excluded, sample)
     # Per-channel scales keep scores far closer to FP32 than one scale per tensor
     # (cosine .994 against .958 on MiniLM-L6).
     quantize_dynamic(
-        model, target, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=sorted(kept)
+        model,
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=sorted(excluded),
     )
     return target
 
 
-def _even_out(model: Any, kept: Collection[str], sample: Sequence[Sequence[int]]) -> None:
+def _even_out(model: Any, excluded: Collection[str], sample: Sequence[Sequence[int]]) -> None:
     """Move the range of each matrix product's input into its weights, channel by channel.
 
     An input has one scale for all its channels, so that a few wide ones leave little resolution
@@ -217,7 +221,7 @@ def _even_out(model: Any, kept: Collection[str], sample: Sequence[Sequence[int]]
     weights = {constant.name: constant for constant in model.graph.initializer}
     products: dict[str, list[Any]] = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights and node.name not in kept:
+        if node.op_type == "MatMul" and node.input[1] in weights and node.name not in excluded:
             products.setdefault(node.input[0], []).append(node)
     widest = _widest(model, list(products), sample)
     nodes = list(model.graph.node)

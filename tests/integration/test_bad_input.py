@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from shield_engine.datasets import ColumnMapping, SourceFile, import_rows
+from shield_engine.datasets import ColumnMapping, SourceFile
 from shield_engine.errors import DatasetError
 from shield_engine.types import Task
 
@@ -31,7 +31,7 @@ def write(tmp_path):
 
 def outcome(path, mapping=None):
     """Return imported texts and (line, reason) of the quarantined rows; the books balance."""
-    dataset = import_rows(path, INJECTION, mapping)
+    dataset = SourceFile.open(path).read(INJECTION, mapping)
     texts = dataset.table["text"].to_pylist()
     assert dataset.rows_read == len(texts) + dataset.quarantined_count
     return texts, [(row.line, row.reason) for row in dataset.quarantined]
@@ -79,7 +79,7 @@ def test_unusable_file_is_refused_in_words(write, case):
     """A file that cannot be a dataset is an error that names the file and what is wrong."""
     name, content, message = REFUSED[case]
     with pytest.raises(DatasetError, match=f"(?s){name}.*{message}"):
-        import_rows(write(name, content), INJECTION)
+        SourceFile.open(write(name, content)).read(INJECTION)
 
 
 READ = {
@@ -108,7 +108,7 @@ def test_unusual_file_is_read(write, case):
 def test_missing_file_and_directory_are_refused(tmp_path):
     """A path that is no file is an error that says which it is."""
     with pytest.raises(DatasetError, match=r"nothere\.csv: cannot be opened"):
-        import_rows(tmp_path / "nothere.csv", INJECTION)
+        SourceFile.open(tmp_path / "nothere.csv").read(INJECTION)
     with pytest.raises(DatasetError, match="is a directory"):
         SourceFile.open(tmp_path)
 
@@ -119,7 +119,7 @@ def test_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(path)
     assert stat.S_ISFIFO(path.stat().st_mode)
     with pytest.raises(DatasetError, match="no regular file"):
-        import_rows(path, INJECTION)
+        SourceFile.open(path).read(INJECTION)
 
 
 def test_rows_that_are_not_utf8_are_set_aside(write):
@@ -220,7 +220,7 @@ def test_file_that_changes_while_it_is_read_is_refused(write):
             file.write(b"late,1\n")
 
     with pytest.raises(DatasetError, match="changed while it was read"):
-        import_rows(path, INJECTION, progress=grow)
+        SourceFile.open(path).read(INJECTION, progress=grow)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -229,7 +229,7 @@ def test_unreadable_file_is_refused(write):
     path = write("a.csv", GOOD_CSV)
     path.chmod(0)
     with pytest.raises(DatasetError, match="cannot be read"):
-        import_rows(path, INJECTION)
+        SourceFile.open(path).read(INJECTION)
 
 
 def test_public_files_are_read_completely(shared_data):
@@ -239,7 +239,7 @@ def test_public_files_are_read_completely(shared_data):
         for path in sorted((shared_data / "eval" / folder).glob("*.jsonl.gz")):
             with gzip.open(path) as file:
                 lines = sum(1 for _ in file)
-            dataset = import_rows(path, task)
+            dataset = SourceFile.open(path).read(task)
             assert (path.name, dataset.table.num_rows) == (path.name, lines)
             assert dataset.profile.labelled == lines
 
@@ -251,4 +251,4 @@ def test_parquet_column_names_that_are_no_text(tmp_path):
     path = tmp_path / "damaged.parquet"
     path.write_bytes(whole.read_bytes().replace(b"text", b"\x80ext"))
     with pytest.raises(DatasetError, match=r"damaged\.parquet"):
-        import_rows(path, INJECTION)
+        SourceFile.open(path).read(INJECTION)

@@ -269,7 +269,7 @@ def test_lists_and_doctor_work_on_a_new_home(home: Path) -> None:
 
 def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     """What stands around them stays; a page without marks is left alone."""
-    from shield_engine.cli.app import _write_between_marks
+    from shield_engine.cli.bench import _write_between_marks
     from shield_engine.errors import ConfigError
 
     page = tmp_path / "page.md"

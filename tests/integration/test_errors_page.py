@@ -179,6 +179,22 @@ def test_filters_search_and_say_when_nothing_is_left(home: Path) -> None:
     assert any("No row passes these filters" in box.value for box in page.info)
 
 
+def test_a_filter_whose_tag_is_gone_gives_way(home: Path) -> None:
+    """When the last row with the tag that is filtered by loses it, all rows are listed again."""
+    run_id = store_run(home, ROWS)
+    page = at_half(opened())
+    everything = listed(page)
+    dataset_id = resources().store.runs.find(run_id).dataset_id
+    tags = f"errors_tags:{dataset_id}:{everything[0].removeprefix('row-')}"
+    page.multiselect(key=tags).set_value(["odd"]).run()
+    page.selectbox(key=f"errors_status:{dataset_id}").set_value("odd").run()
+    assert listed(page) == everything[:1]
+    page.multiselect(key=tags).set_value([]).run()
+    assert not page.exception
+    assert page.selectbox(key=f"errors_status:{dataset_id}").value == "any"
+    assert listed(page) == everything
+
+
 def test_equal_texts_with_other_labels_are_shown(home: Path) -> None:
     """The copy of a row with the other label is named as a conflict."""
     run_id = store_run(home, ROWS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from shield_engine.datasets import ColumnMapping, ScoreColumn, import_rows, parse_scores
+from shield_engine.datasets import ColumnMapping, ScoreColumn, SourceFile, parse_scores
 from shield_engine.decide.candidates import Candidate, align
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run
@@ -101,7 +101,9 @@ def file(tmp_path: Path) -> Path:
 
 def stored(store: Store, shield: Shield, path: Path) -> tuple[DatasetInfo, list[RunInfo]]:
     """Import a file with its scores, and store both."""
-    imported = import_rows(path, INJECTION, ColumnMapping("text", "label", "id", scores=COLUMNS))
+    imported = SourceFile.open(path).read(
+        INJECTION, ColumnMapping("text", "label", "id", scores=COLUMNS)
+    )
     dataset = store_rows(store, "judged", INJECTION, path, imported)
     return dataset, store_given_scores(store, shield, dataset, imported.scores)
 
@@ -342,7 +344,7 @@ def test_a_name_that_is_taken_is_refused(store: Store, shield: Shield, file: Pat
     """Scores cannot pass for a model of the registry, and nothing is stored of them."""
     model = shield.registry.default_for(INJECTION).id
     columns = (ScoreColumn("vendor", "Vendor A"), ScoreColumn("action", model, ("BLOCK",)))
-    imported = import_rows(file, INJECTION, ColumnMapping("text", "label", scores=columns))
+    imported = SourceFile.open(file).read(INJECTION, ColumnMapping("text", "label", scores=columns))
     dataset = store_rows(store, "judged", INJECTION, file, imported)
     with pytest.raises(ConfigError, match=f"'{model}' is the name of a guard or model"):
         store_given_scores(store, shield, dataset, imported.scores)
@@ -354,14 +356,16 @@ def test_scores_of_other_rows_are_refused(store: Store, shield: Shield, file: Pa
     dataset, _ = stored(store, shield, file)
     short = file.with_name("short.csv")
     short.write_text("".join(file.read_text().splitlines(keepends=True)[:10]))
-    imported = import_rows(short, INJECTION, ColumnMapping("text", "label", scores=COLUMNS))
+    imported = SourceFile.open(short).read(
+        INJECTION, ColumnMapping("text", "label", scores=COLUMNS)
+    )
     with pytest.raises(ConfigError, match="9 scores for 60 rows of judged v1"):
         store_given_scores(store, shield, dataset, imported.scores)
 
 
 def test_what_is_interrupted_leaves_no_run(store: Store, shield: Shield, file: Path) -> None:
     """A failure in the middle takes the half-stored runs with it; the import can be repeated."""
-    imported = import_rows(file, INJECTION, ColumnMapping("text", "label", scores=COLUMNS))
+    imported = SourceFile.open(file).read(INJECTION, ColumnMapping("text", "label", scores=COLUMNS))
     dataset = store_rows(store, "judged", INJECTION, file, imported)
 
     def stop(_: object) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import stamina
 
-from shield_engine.decide.figures import evaluate_run, mode_view
+from shield_engine.decide.figures import evaluate_run
+from shield_engine.decide.views import mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, GuardError
 from shield_engine.guards import add_guard

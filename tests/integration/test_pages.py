@@ -14,7 +14,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.state import resources
-from shield_engine.datasets import import_rows
+from shield_engine.datasets import SourceFile
 from shield_engine.evaluate import EvaluationSpec, SuiteItem, evaluate_file, store_rows
 from shield_engine.runs.bundle import write_bundle
 from shield_engine.runs.execution import RunSpec, execute, start
@@ -62,7 +62,7 @@ def file_of_rows(folder: Path) -> Path:
 def stored_run(folder: Path, parts: tuple[str, ...] = ("heuristic",)) -> RunInfo:
     """Store the rows under a hostile name and score them."""
     held, path = resources(), file_of_rows(folder)
-    imported = import_rows(path, Task.PROMPT_INJECTION)
+    imported = SourceFile.open(path).read(Task.PROMPT_INJECTION)
     info = store_rows(held.store, HOSTILE_NAME, Task.PROMPT_INJECTION, path, imported)
     run = start(held.store, held.shield, info.dataset_id, RunSpec(parts=parts))
     return execute(held.store, held.shield, run.run_id)
@@ -313,7 +313,7 @@ def test_a_trial_scores_500_rows(tmp_path: Path) -> None:
     assert "try_first" not in [button.key for button in opened("new_run").button]
     path = tmp_path / "many.jsonl"
     path.write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(600)))
-    imported = import_rows(path, Task.PROMPT_INJECTION)
+    imported = SourceFile.open(path).read(Task.PROMPT_INJECTION)
     store_rows(resources().store, "many", Task.PROMPT_INJECTION, path, imported)
     app = opened("new_run")
     app.segmented_control(key="run_parts").set_value("Rules only").run()

@@ -21,7 +21,7 @@ from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
     ScoreColumn,
-    import_rows,
+    SourceFile,
     join_rows,
 )
 from shield_engine.engine import Shield
@@ -54,7 +54,7 @@ def imported(folder: Path, ending: str, values: Sequence[float]) -> ImportedData
         buffer = io.StringIO()
         csv.writer(buffer).writerows([("text", "s"), *zip(texts, values, strict=True)])
         path.write_text(buffer.getvalue())
-    return import_rows(path, Task.TOXICITY, MAPPING)
+    return SourceFile.open(path).read(Task.TOXICITY, MAPPING)
 
 
 @given(FLOATS, st.sampled_from(["csv", "jsonl", "parquet"]))
@@ -92,7 +92,7 @@ def test_every_cell_is_a_score_or_an_error(cells: list[str]) -> None:
         path = Path(folder) / "rows.jsonl"
         rows = [{"text": "t", "s": cell} for cell in (*cells, "0.5")]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        dataset = import_rows(path, Task.TOXICITY, MAPPING)
+        dataset = SourceFile.open(path).read(Task.TOXICITY, MAPPING)
     (scores,) = dataset.scores
     assert len(scores) == dataset.table.num_rows
     for position, risk in enumerate(scores.risks):

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from shield_engine.datasets import ColumnMapping, import_rows
+from shield_engine.datasets import ColumnMapping, SourceFile
 from shield_engine.errors import DatasetError
 from shield_engine.types import Task
 
@@ -27,7 +27,7 @@ def run(name, data, mapping=None):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(data)
-        return import_rows(path, Task.PROMPT_INJECTION, mapping)
+        return SourceFile.open(path).read(Task.PROMPT_INJECTION, mapping)
 
 
 def run_or_refuse(name, data, message):

@@ -11,7 +11,7 @@ import pytest
 
 from shield_engine import settings
 from shield_engine.errors import ArtifactError
-from shield_engine.settings import bundled
+from shield_engine.settings import bundled, file_sha256, replacing, write_file
 
 
 def test_registry_is_found_in_this_installation() -> None:
@@ -42,3 +42,25 @@ def test_wheel_carries_its_files_inside_the_package(
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     assert module.bundled("models", "registry.json") == inside / "registry.json"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What was there stays if the writing fails, nothing is left beside it, and a link stays one."""
+    path, link = tmp_path / "figures.json", tmp_path / "latest.json"
+    write_file(path, "old\n")
+    link.symlink_to(path)
+    with pytest.raises(TypeError), replacing(path) as partial:
+        partial.write_bytes("half")  # type: ignore[arg-type]
+    assert path.read_text() == "old\n"
+    write_file(link, b"new\n")
+    assert path.read_bytes() == b"new\n"
+    assert link.is_symlink()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["figures.json", "latest.json"]
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    """The three letters of the standard's own example (FIPS 180-2, B.1)."""
+    write_file(tmp_path / "abc", b"abc")
+    assert file_sha256(tmp_path / "abc") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

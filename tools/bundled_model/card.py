@@ -1,7 +1,5 @@
 """Reproduce the figures of the model card from the committed files.
 
-    python -m tools.bundled_model.card ../shared/data/eval [--card models/README.md]
-
 Runs `shield suite` over the evaluation sets, then INT8 against FP32 on all their rows, twelve
 disguises, and attacks inside documents of 4,000 words, and writes the tables between the marks of
 the card. Nothing of the sets themselves is written anywhere. About 25 minutes on two cores.
@@ -9,7 +7,6 @@ the card. Nothing of the sets themselves is written anywhere. About 25 minutes o
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import random
@@ -35,12 +32,15 @@ from shield_engine.statistics.tests import pair_p_value
 from shield_engine.training.compose import DISGUISES, insert, is_kept
 from shield_engine.types import LABELS, Task, Variant
 
+__all__ = ["write_card"]
+
 FOLDERS = {
     "injection": Task.PROMPT_INJECTION,
     "toxicity": Task.TOXICITY,
     "sentiment": Task.SENTIMENT,
 }
 THRESHOLD = 0.5
+AREAS = frozenset({"roc_auc", "length_only_auc"})
 LONG_WORDS, LONG_DOCUMENTS = 4_000, 300
 
 
@@ -93,6 +93,12 @@ def verdicts(probabilities: np.ndarray[Any, Any], task: Task) -> np.ndarray[Any,
     return np.asarray(probabilities[:, 1] >= THRESHOLD, dtype=int)
 
 
+def flagged(shield: Shield, texts: Sequence[str]) -> int:
+    """Return how many texts the injection model flags."""
+    task = Task.PROMPT_INJECTION
+    return int(verdicts(score(shield, task, Variant.INT8, texts), task).sum())
+
+
 def percent(share: float) -> str:
     """Return a share as the card writes it."""
     return f"{100 * share:.1f}"
@@ -104,16 +110,14 @@ def with_interval(hits: int, n: int) -> str:
     return f"{percent(hits / n)} ({percent(interval.low)}-{percent(interval.high)})"
 
 
-def figure(metrics: dict[str, Any], name: str, *, is_share: bool = True) -> str:
-    """Return one figure of `shield suite --json` with its interval."""
-    found = metrics[name]
-    if found["value"] is None:
+def figure(metrics: dict[str, Any], name: str) -> str:
+    """Return one figure of `shield suite --json` with its interval; areas are no percentages."""
+    value, low, high = (metrics[name][key] for key in ("value", "low", "high"))
+    if value is None:
         return "-"
-    scale, digits = (100, 1) if is_share else (1, 3)
-    text = f"{found['value'] * scale:.{digits}f}"
-    if found["low"] is None:
-        return text
-    return f"{text} ({found['low'] * scale:.{digits}f}-{found['high'] * scale:.{digits}f})"
+    scale, digits = (1, 3) if name in AREAS else (100, 1)
+    text = f"{value * scale:.{digits}f}"
+    return text if low is None else f"{text} ({low * scale:.{digits}f}-{high * scale:.{digits}f})"
 
 
 def suite_report(folder: Path) -> dict[str, Any]:
@@ -155,31 +159,25 @@ def suite_tables(report: dict[str, Any]) -> list[str]:
         return [item for item in report["datasets"] if item["task"] == task]
 
     columns = {
-        "prompt_injection": [
-            ("accuracy", True), ("recall", True), ("fpr", True), ("f1", True), ("roc_auc", False),
-            ("recall_at_1pct_fpr", True), ("length_only_auc", False),
-        ],
-        "toxicity": [
-            ("accuracy", True), ("macro_f1", True), ("recall", True), ("fpr", True),
-            ("roc_auc", False), ("pr_auc", True), ("recall_at_1pct_fpr", True),
-            ("length_only_auc", False),
-        ],
-        "sentiment": [("accuracy", True), ("macro_f1", True), ("macro_recall", True)],
-    }  # fmt: skip
+        "prompt_injection": "accuracy recall fpr f1 roc_auc recall_at_1pct_fpr length_only_auc",
+        "toxicity": "accuracy macro_f1 recall fpr roc_auc pr_auc recall_at_1pct_fpr length_only_auc",
+        "sentiment": "accuracy macro_f1 macro_recall",
+    }
     lines = []
-    for task, wanted in columns.items():
+    for task, names in columns.items():
+        wanted = names.split()
         rows = [
             [name(item), f"{item['rows']:,}"]
-            + [figure(item["modes"]["ml"]["metrics"], m, is_share=s) for m, s in wanted]
+            + [figure(item["modes"]["ml"]["metrics"], metric) for metric in wanted]
             for item in of(task)
         ]
-        titles = " | ".join(m.replace("_", " ") for m, _ in wanted)
+        titles = " | ".join(metric.replace("_", " ") for metric in wanted)
         lines += table(f"{task.replace('_', ' ')} | n | {titles}", rows)
     lines += ["The rules alone (mode `heuristic`) on the same rows:", ""]
-    rules = [
-        [name(item)] + [figure(item["modes"]["heuristic"]["metrics"], m) for m in ("accuracy", "recall", "fpr")]
-        for item in of("prompt_injection") + of("toxicity")
-    ]  # fmt: skip
+    rules = []
+    for item in of("prompt_injection") + of("toxicity"):
+        metrics = item["modes"]["heuristic"]["metrics"]
+        rules.append([name(item), *(figure(metrics, m) for m in ("accuracy", "recall", "fpr"))])
     lines += table("set | accuracy | recall | FPR", rules)
     lines += ["Hybrid at its default bands, beside the model alone:", ""]
     both = []
@@ -203,41 +201,38 @@ def _family(group: str) -> str:
     return f"{family}, clean" if group.endswith("/clean") else family
 
 
-def slice_tables(sets: Sequence[EvalSet], found: dict[str, np.ndarray[Any, Any]]) -> list[str]:
+def slice_row(name: str, group: str, right: np.ndarray[Any, Any]) -> list[str]:
+    """Return a set's slice, its rows and the share of them that are judged rightly."""
+    return [name, group, f"{len(right):,}", with_interval(int(right.sum()), len(right))]
+
+
+def slice_tables(sets: Sequence[EvalSet], classes: dict[str, np.ndarray[Any, Any]]) -> list[str]:
     """Return accuracy by `group`, and without the rows that PIGuard chose its checkpoint on."""
     rows = []
-    for one in sets:
-        right = found[one.name] == one.labels
-        groups = [str(row.get("group") or "") for row in one.rows]
-        if "bipia" in one.name:
+    for evaluated in sets:
+        right = classes[evaluated.name] == evaluated.labels
+        groups = [str(row.get("group") or "") for row in evaluated.rows]
+        if "bipia" in evaluated.name:
             groups = [_family(group) for group in groups]
-        if one.name == "hatecheck_3728":
-            groups = ["hateful" if label else "non-hateful" for label in one.labels]
+        if evaluated.name == "hatecheck_3728":
+            groups = ["hateful" if label else "non-hateful" for label in evaluated.labels]
         for group in sorted(set(groups) - {""}):
             own = np.array([g == group for g in groups])
-            rows.append(
-                [
-                    one.name,
-                    group,
-                    f"{own.sum():,}",
-                    with_interval(int(right[own].sum()), int(own.sum())),
-                ]
-            )
-        held = np.array([not row.get("piguard_valid") for row in one.rows])
-        if not held.all():
-            rows.append([one.name, "without `piguard_valid`", f"{held.sum():,}",
-                         with_interval(int(right[held].sum()), int(held.sum()))])  # fmt: skip
+            rows.append(slice_row(evaluated.name, group, right[own]))
+        unseen = np.array([not row.get("piguard_valid") for row in evaluated.rows])
+        if not unseen.all():
+            rows.append(slice_row(evaluated.name, "without `piguard_valid`", right[unseen]))
     return ["Slices:", "", *table("set | slice | n | accuracy", rows)]
 
 
-def mean_of_three(sets: Sequence[EvalSet], found: dict[str, np.ndarray[Any, Any]]) -> list[str]:
+def mean_of_three(sets: Sequence[EvalSet], classes: dict[str, np.ndarray[Any, Any]]) -> list[str]:
     """Return the headline of over-defence and bare attacks, with a bootstrap interval."""
     draw = np.random.default_rng(7)
     parts = []
     for name in ("notinject_339", "piguard_wildguard_benign", "piguard_bipia_attack_strings"):
-        one = next(item for item in sets if item.name == name)
-        right = (found[name] == one.labels).astype(float)
-        groups = np.array([str(row.get("group") or "")[:4] for row in one.rows])
+        evaluated = next(item for item in sets if item.name == name)
+        right = (classes[name] == evaluated.labels).astype(float)
+        groups = np.array([str(row.get("group") or "")[:4] for row in evaluated.rows])
         kinds = sorted(set(groups)) if name.endswith("strings") else [""]
         columns = [right[groups == kind] if kind else right for kind in kinds]
         drawn = np.mean(
@@ -263,18 +258,27 @@ def parity_tables(
     """Return INT8 against FP32: flips and losses, pooled and by set."""
     rows, pooled = [], {task: ([], []) for task in Task}  # type: ignore[var-annotated]
     flips: dict[Task, list[bool]] = {task: [] for task in Task}
-    for one in sets:
-        narrow, wide = verdicts(int8[one.name], one.task), verdicts(fp32[one.name], one.task)
-        known = one.labels >= 0
-        right = (wide == one.labels)[known], (narrow == one.labels)[known]
-        flips[one.task] += (narrow != wide).tolist()
-        for column, values in zip(pooled[one.task], right, strict=True):
+    for evaluated in sets:
+        narrow, wide = (
+            verdicts(int8[evaluated.name], evaluated.task),
+            verdicts(fp32[evaluated.name], evaluated.task),
+        )
+        known = evaluated.labels >= 0
+        right = (wide == evaluated.labels)[known], (narrow == evaluated.labels)[known]
+        flips[evaluated.task] += (narrow != wide).tolist()
+        for column, values in zip(pooled[evaluated.task], right, strict=True):
             column.extend(values.tolist())
-        change = np.abs(int8[one.name] - fp32[one.name]).max(1)
-        rows.append([
-            one.name, f"{len(narrow):,}", percent(float(np.mean(narrow != wide))),
-            f"{100 * (right[1].mean() - right[0].mean()):+.2f}", f"{change.mean():.4f}", f"{change.max():.2f}",
-        ])  # fmt: skip
+        change = np.abs(int8[evaluated.name] - fp32[evaluated.name]).max(1)
+        rows.append(
+            [
+                evaluated.name,
+                f"{len(narrow):,}",
+                percent(float(np.mean(narrow != wide))),
+                f"{100 * (right[1].mean() - right[0].mean()):+.2f}",
+                f"{change.mean():.4f}",
+                f"{change.max():.2f}",
+            ]
+        )
     total = []
     groups = [(task.value.replace("_", " "), [task]) for task in Task] + [("all", list(Task))]
     for name, tasks in groups:
@@ -284,10 +288,15 @@ def parity_tables(
         paired = paired_difference(a, b)
         p_value = pair_p_value(np.array(a), np.array(b), None)
         low, high = (100 * (paired.low or 0.0), 100 * (paired.high or 0.0))
-        total.append([
-            name, f"{len(flipped):,}", with_interval(sum(flipped), len(flipped)),
-            f"{100 * (paired.value or 0.0):+.2f} ({low:+.2f} to {high:+.2f})", f"{p_value:.3f}",
-        ])  # fmt: skip
+        total.append(
+            [
+                name,
+                f"{len(flipped):,}",
+                with_interval(sum(flipped), len(flipped)),
+                f"{100 * (paired.value or 0.0):+.2f} ({low:+.2f} to {high:+.2f})",
+                f"{p_value:.3f}",
+            ]
+        )
     return [
         "INT8 against FP32 (FP16 gives the scores of FP32 to the last bit):",
         "",
@@ -303,23 +312,24 @@ def disguise_table(shield: Shield, sets: Sequence[EvalSet]) -> list[str]:
     draw = random.Random(7)  # noqa: S311 - a sample is no secret
     names = {"deepset_prompt_injections", "neuralchemy_core_test", "s_labs_test", "jackhhao_test"}
     pool: dict[int, list[str]] = {0: [], 1: []}
-    for one in sets:
-        if one.name in names:
-            for row, label in zip(one.rows, one.labels, strict=True):
+    for evaluated in sets:
+        if evaluated.name in names:
+            for row, label in zip(evaluated.rows, evaluated.labels, strict=True):
                 if 20 <= len(row["text"]) <= 300 and row["text"].isascii():
                     pool[int(label)].append(row["text"])
     chosen = {label: draw.sample(texts, min(400, len(texts))) for label, texts in pool.items()}
-    task, rows = Task.PROMPT_INJECTION, []
+    rows = []
     plain: dict[int, int] = {}
+    n = len(chosen[1])
     for name, disguise in {"none": lambda text, _: text, **DISGUISES}.items():
         hits = {
-            label: int(verdicts(score(shield, task, Variant.INT8, [disguise(t, draw) for t in texts]), task).sum())
+            label: flagged(shield, [disguise(text, draw) for text in texts])
             for label, texts in chosen.items()
-        }  # fmt: skip
+        }
         plain = plain or hits
-        n = len(chosen[1])
-        rows.append([name.replace("_", " "), with_interval(hits[1], n), f"{100 * (hits[1] - plain[1]) / n:+.1f}",
-                     with_interval(hits[0], len(chosen[0]))])  # fmt: skip
+        change = f"{100 * (hits[1] - plain[1]) / n:+.1f}"
+        alarms = with_interval(hits[0], len(chosen[0]))
+        rows.append([name.replace("_", " "), with_interval(hits[1], n), change, alarms])
     return [
         f"Disguises, on {len(chosen[1])} attacks and {len(chosen[0])} harmless texts of up to 300 characters:",
         "",
@@ -367,11 +377,8 @@ def language_table(shield: Shield) -> list[str]:
     for group, texts in sorted(groups.items()):
         cells = [group]
         for label in (1, 0):
-            found = verdicts(
-                score(shield, Task.PROMPT_INJECTION, Variant.INT8, texts[label]),
-                Task.PROMPT_INJECTION,
-            )
-            cells += [str(len(found)), with_interval(int(found.sum()), len(found))]
+            n = len(texts[label])
+            cells += [str(n), with_interval(flagged(shield, texts[label]), n)]
         rows.append(cells)
     return [
         "Languages, on the project's own direct attacks and harmless texts that were held out:",
@@ -384,11 +391,12 @@ def long_table(shield: Shield, sets: Sequence[EvalSet]) -> list[str]:
     """Return recall and false alarms on documents of 4,000 words."""
     draw = random.Random(11)  # noqa: S311 - a sample is no secret
     prose = {
-        one.name: [" ".join(text.split()) for text in one.texts()]
-        for one in sets
-        if one.name in {"sst2_binary", "sst5_as3", "tweeteval_sentiment_valtest", "glue_sst2_dev"}
+        evaluated.name: [" ".join(text.split()) for text in evaluated.texts()]
+        for evaluated in sets
+        if evaluated.name
+        in {"sst2_binary", "sst5_as3", "tweeteval_sentiment_valtest", "glue_sst2_dev"}
     }
-    contexts = next(one for one in sets if one.name == "bipia_indirect")
+    contexts = next(evaluated for evaluated in sets if evaluated.name == "bipia_indirect")
     prose["bipia_indirect"] = [
         row["text"] for row, label in zip(contexts.rows, contexts.labels, strict=True) if not label
     ]
@@ -400,67 +408,53 @@ def long_table(shield: Shield, sets: Sequence[EvalSet]) -> list[str]:
             words += len(parts[-1].split())
         return "\n".join(parts)
 
-    task = Task.PROMPT_INJECTION
     clean = [document() for _ in range(LONG_DOCUMENTS)]
-    flagged = int(verdicts(score(shield, task, Variant.INT8, clean), task).sum())
+    alarms = flagged(shield, clean)
     attacks = [
         row["text"]
-        for one in sets
-        if one.name in {"deepset_prompt_injections", "neuralchemy_core_test", "jackhhao_test"}
-        for row, label in zip(one.rows, one.labels, strict=True)
+        for evaluated in sets
+        if evaluated.name in {"deepset_prompt_injections", "neuralchemy_core_test", "jackhhao_test"}
+        for row, label in zip(evaluated.rows, evaluated.labels, strict=True)
         if label == 1
     ]
     attacks = draw.sample(attacks, 200)
-    alone = int(verdicts(score(shield, task, Variant.INT8, attacks), task).sum())
+    alone = flagged(shield, attacks)
     hidden = [insert(attack, draw.choice(clean), draw) for attack in attacks]
-    inside = int(verdicts(score(shield, task, Variant.INT8, hidden), task).sum())
-    return [
-        f"Documents of {LONG_WORDS:,} words:",
-        "",
-        *table(
-            "what | n | flagged",
-            [
-                ["clean documents", str(len(clean)), with_interval(flagged, len(clean))],
-                ["attacks alone", str(len(attacks)), with_interval(alone, len(attacks))],
-                ["the same attacks inside a document", str(len(hidden)), with_interval(inside, len(hidden))],
-            ],
-        ),
-    ]  # fmt: skip
+    inside = flagged(shield, hidden)
+    rows = [
+        [what, str(n), with_interval(hits, n)]
+        for what, hits, n in (
+            ("clean documents", alarms, len(clean)),
+            ("attacks alone", alone, len(attacks)),
+            ("the same attacks inside a document", inside, len(hidden)),
+        )
+    ]
+    return [f"Documents of {LONG_WORDS:,} words:", "", *table("what | n | flagged", rows)]
 
 
-def main() -> None:
-    """Write the figures into the card, or print them."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument(
-        "folder", type=Path, help="Evaluation sets: injection/, toxicity/, sentiment/."
-    )
-    options.add_argument("--card", type=Path, help="Card to write into; printed if not given.")
-    chosen = options.parse_args()
-    sets = read_sets(chosen.folder)
+def write_card(folder: Path, card: Path | None) -> None:
+    """Write the figures on the test sets of `folder` into the card, or print them without one."""
+    sets = read_sets(folder)
     shield = Shield.create()
     for entry in shield.registry.find(variant=Variant.FP32):
         build_fp32(shield.registry, shield.loader.artifacts, entry.id)
-    int8 = {one.name: score(shield, one.task, Variant.INT8, one.texts()) for one in sets}
-    fp32 = {one.name: score(shield, one.task, Variant.FP32, one.texts()) for one in sets}
-    found = {one.name: verdicts(int8[one.name], one.task) for one in sets}
+    int8 = {rows.name: score(shield, rows.task, Variant.INT8, rows.texts()) for rows in sets}
+    fp32 = {rows.name: score(shield, rows.task, Variant.FP32, rows.texts()) for rows in sets}
+    classes = {rows.name: verdicts(int8[rows.name], rows.task) for rows in sets}
     lines = [
         "Mode `ml`, INT8, threshold 0.5 (sentiment: the most probable class); 95% intervals in "
         "brackets; percent but for areas under curves.",
         "",
-        *mean_of_three(sets, found),
-        *suite_tables(suite_report(chosen.folder)),
-        *slice_tables(sets, found),
+        *mean_of_three(sets, classes),
+        *suite_tables(suite_report(folder)),
+        *slice_tables(sets, classes),
         *parity_tables(sets, int8, fp32),
         *disguise_table(shield, sets),
         *language_table(shield),
         *long_table(shield, sets),
     ]
     text = "\n".join(lines)
-    if chosen.card is None:
+    if card is None:
         sys.stdout.write(text)
-        return
-    replace_figures(chosen.card, text)
-
-
-if __name__ == "__main__":
-    main()
+    else:
+        replace_figures(card, text)

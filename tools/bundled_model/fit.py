@@ -6,7 +6,6 @@ added. Of each stage, runs that differ in the seed are averaged in weight space.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from shield_engine.errors import TrainingError
+from shield_engine.settings import file_sha256, write_file
 from shield_engine.training.export import KEPT_WIDE, export_heads, quantize, store_half
 from shield_engine.training.network import (
     Examples,
@@ -26,6 +26,7 @@ from shield_engine.training.network import (
     Tokens,
     encoder_folder,
     fit,
+    import_training_packages,
     new_network,
     predict,
 )
@@ -48,12 +49,14 @@ from tools.bundled_model.mixture import (
 )
 
 __all__ = [
+    "MIXTURE_SEED",
     "HeadReport",
     "SharedRecipe",
     "calibrate_heads",
     "finish_shared",
     "fit_shared",
     "load_network",
+    "make_model",
 ]
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,30 @@ RECIPES: Mapping[str, SharedRecipe] = {
     ),
 }
 """The stages of the bundled models: of each, runs under two seeds are averaged (see the model card)."""
+
+SEEDS: Mapping[str, tuple[int, int]] = {"stage 1": (7, 8), "stage 2": (21, 23)}
+MIXTURE_SEED = 21
+"""Draws the rows whose held-out part calibrates, and which the linear tiers learn from."""
+
+
+def make_model(pools: Path, project: Path, out: Path) -> dict[str, HeadReport]:
+    """Fit both stages under their seeds and finish the model in `out/model`; resumes if cut off.
+
+    Raises:
+        TrainingError: The extra `[train]` is missing, or there is a model already.
+        DatasetError: A pool is missing or malformed.
+    """
+    import_training_packages()
+    weights: list[Path] = []
+    for stage, recipe in RECIPES.items():
+        starts, weights = weights, []
+        for seed in SEEDS[stage]:
+            folder = out / f"{stage} {seed}"
+            target = folder / "network.pt"
+            if not target.exists():
+                target = fit_shared(recipe.with_seed(seed), pools, project, folder, starts)
+            weights.append(target)
+    return finish_shared(weights, load_mixture(pools, project, seed=MIXTURE_SEED), out / "model")
 
 
 def fit_shared(
@@ -205,12 +232,9 @@ def finish_shared(weights: Sequence[Path], mixture: Mixture, out: Path) -> dict[
             for head, rows in mixture.training.items()
         },
         "validation": {task: asdict(report) for task, report in reports.items()},
-        "sha256": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(out.glob("model.*.onnx"))
-        },
+        "sha256": {path.name: file_sha256(path) for path in sorted(out.glob("model.*.onnx"))},
     }
-    (out / "training.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_file(out / "training.json", json.dumps(document, indent=2) + "\n")
     return reports
 
 
@@ -241,7 +265,7 @@ def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
     """
     import torch
 
-    found = {}
+    reports = {}
     for task, heads in (
         (Task.PROMPT_INJECTION, ("prompt_injection",)),
         (Task.TOXICITY, ("toxicity", "identity_hate")),
@@ -251,12 +275,12 @@ def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
         weights = row_weights(labels, [row.source for row in rows], RISKY_SHARE[task])
         ids = encode(heads[0], rows).ids
         logits = [predict(network, ids, head).astype(np.float64) for head in heads]
-        margins = np.stack([one[:, 1] - one[:, 0] for one in logits], axis=1)
+        margins = np.stack([head[:, 1] - head[:, 0] for head in logits], axis=1)
         fitted = calibrate(margins, labels, weights)
         _fold(network, heads, fitted)
         scores = fitted.scores(margins)
         is_right = (scores >= 0.5) == (labels == 1)
-        found[task.value] = HeadReport(
+        reports[task.value] = HeadReport(
             rows=len(rows),
             balanced_accuracy=float(
                 np.mean(
@@ -281,14 +305,14 @@ def calibrate_heads(network: Any, mixture: Mixture) -> dict[str, HeadReport]:
     chances = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
     weights = row_weights(labels, [row.source for row in rows])
     is_right = chances.argmax(1) == labels
-    found["sentiment"] = HeadReport(
+    reports["sentiment"] = HeadReport(
         rows=len(rows),
         balanced_accuracy=float(np.average(is_right, weights=weights)),
         ece=ece(chances.max(1), is_right, weights),
         operating_points={},
         by_source=_by_source(rows, is_right),
     )
-    return found
+    return reports
 
 
 def _fold(network: Any, heads: Sequence[str], fitted: Calibration) -> None:

@@ -105,15 +105,16 @@ def fit_linear(task: Task, rows: Sequence[Row]) -> LinearTier:
     labels = np.array([row.label for row in rows])
     if len(set(labels.tolist())) != 2:
         raise TrainingError("a linear tier needs rows of both classes")
-    found = [features(row.text[:LONGEST]) for row in rows]
-    ends = np.cumsum([0, *map(len, found)])
+    rows_features = [features(row.text[:LONGEST]) for row in rows]
+    ends = np.cumsum([0, *map(len, rows_features)])
     values = np.repeat(
-        np.array([1 / math.sqrt(max(len(one), 1)) for one in found], np.float32), np.diff(ends)
+        np.array([1 / math.sqrt(max(len(buckets), 1)) for buckets in rows_features], np.float32),
+        np.diff(ends),
     )
     matrix = csr_matrix(
-        (values, np.concatenate(found).astype(np.int32), ends), shape=(len(rows), BUCKETS)
+        (values, np.concatenate(rows_features).astype(np.int32), ends), shape=(len(rows), BUCKETS)
     )
-    del found, values
+    del rows_features, values
     matrix.sum_duplicates()
     fitted = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS, tol=1e-3).fit(matrix, labels)
     weights = fitted.coef_[0].astype(np.float16).astype(np.float32)

@@ -9,6 +9,7 @@ import pytest
 
 from dashboard.errors.charts import contrast_chart
 from dashboard.errors.tables import (
+    KINDS,
     contrast_frame,
     history_frame,
     judged_frame,
@@ -16,14 +17,12 @@ from dashboard.errors.tables import (
     lineage_frame,
     mode_frame,
     neighbour_frame,
-    no_rows_text,
     suspect_frame,
     timing_frame,
     verdict_text,
 )
 from shield_engine.review.contrasts import Contrast
-from shield_engine.review.corrections import Suspect
-from shield_engine.review.neighbours import Neighbour
+from shield_engine.review.suspects import Neighbour, Suspect
 from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind
@@ -47,7 +46,7 @@ def test_kinds_follow_the_classes_and_labels() -> None:
     assert RowKind.FALSE_POSITIVES in kinds_of(TWO, is_labelled=True)
     assert RowKind.FALSE_NEGATIVES not in kinds_of(THREE, is_labelled=True)
     assert kinds_of(TWO, is_labelled=False) == (RowKind.NEAR, RowKind.FAILED, RowKind.ALL)
-    assert len({no_rows_text(kind) for kind in RowKind}) == len(RowKind)
+    assert len({KINDS[kind][1] for kind in RowKind}) == len(RowKind)
 
 
 def test_rows_are_shown_with_label_verdict_and_review() -> None:

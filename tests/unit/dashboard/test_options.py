@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,17 +54,25 @@ def test_policies_are_options_where_they_fit_and_reasons_where_not() -> None:
 
 
 def test_other_runs_are_options_those_of_the_same_dataset_first() -> None:
-    """The run itself and runs without rows are left out; names of others are made visible."""
+    """The run itself, older runs alike and its own rules are left out; names are made visible."""
     others = [
         run_of("r1"),
         run_of("far-away", "d2", ("ml",)),
-        run_of("near-by", "d1", ("heuristic",)),
+        replace(run_of("near-by", "d1"), model_id="other"),
+        replace(run_of("near-by-before", "d1"), model_id="other"),
     ]
     options = run_options(run_of("r1"), others, {"d2": "a\u200bb"}, lambda _: {"ml": 0.7})
-    assert [option.key for option in options] == ["run:near-by:heuristic", "run:far-away:ml"]
-    assert options[0].candidate.title == "Heuristic of run near-b"
-    assert options[1].label == "ML of run far-aw (mini INT8, a⟨U+200B⟩b)"
-    assert options[1].candidate.threshold == 0.7
+    assert [option.key for option in options] == [
+        *(f"run:near-by:{mode}" for mode in ("ml", "hybrid", "both")),
+        "run:far-away:ml",
+    ]
+    assert [option.candidate.title for option in options[:3]] == [
+        "other INT8",
+        "rules + other INT8",
+        "rules or other INT8",
+    ]
+    assert options[-1].label == "mini INT8 on a⟨U+200B⟩b"
+    assert options[-1].candidate.threshold == 0.7
 
 
 def policy_of(name: str, mode: Mode, **changes: Any) -> Policy:

@@ -11,7 +11,6 @@ from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
     SourceFile,
-    import_rows,
     importing,
 )
 from shield_engine.errors import ConfigError, DatasetError
@@ -57,7 +56,7 @@ def reasons(dataset):
 def test_table_has_the_promised_columns_and_values(csv_file):
     """Each column of the table is what its documentation says."""
     path = csv_file("id,text,label,source,lang\nr1,Grüße,1,web,de\nr2,,0,,en\n")
-    dataset = import_rows(path, INJECTION)
+    dataset = SourceFile.open(path).read(INJECTION)
     assert dataset.table.schema.names == [
         *("row_index", "row_id", "text", "label", "group", "slices", "text_sha256", "chars"),
     ]
@@ -89,18 +88,18 @@ def test_table_has_the_promised_columns_and_values(csv_file):
 @pytest.mark.parametrize("text", ["true", "2024-01-01", "NA", "null", "", "007", "1e5", "NaN", " "])
 def test_no_text_is_coerced(csv_file, jsonl, tmp_path, text):
     """A text that looks like another type stays the text it is, in every format."""
-    from_csv = import_rows(csv_file(f"text,label\n{text},1\n"), INJECTION)
-    from_json = import_rows(jsonl({"text": text, "label": 1}), INJECTION)
+    from_csv = SourceFile.open(csv_file(f"text,label\n{text},1\n")).read(INJECTION)
+    from_json = SourceFile.open(jsonl({"text": text, "label": 1})).read(INJECTION)
     path = tmp_path / "rows.parquet"
     parquet.write_table(pa.table({"text": [text], "label": [1]}), path)
-    from_parquet = import_rows(path, INJECTION)
+    from_parquet = SourceFile.open(path).read(INJECTION)
     assert texts(from_csv) == texts(from_json) == texts(from_parquet) == [text]
     assert from_csv.content_hash == from_json.content_hash == from_parquet.content_hash
 
 
 def test_row_id_is_the_record_number_without_an_id_column(jsonl):
     """Quarantined rows keep their number, so ids do not move when a row is repaired."""
-    dataset = import_rows(jsonl({"text": "a"}, {"text": None}, {"text": "c"}), INJECTION)
+    dataset = SourceFile.open(jsonl({"text": "a"}, {"text": None}, {"text": "c"})).read(INJECTION)
     assert dataset.table["row_id"].to_pylist() == ["1", "3"]
     assert dataset.table["row_index"].to_pylist() == [0, 1]
 
@@ -123,7 +122,7 @@ def test_row_id_is_the_record_number_without_an_id_column(jsonl):
 def test_unfit_row_is_quarantined_with_its_reason(jsonl, row, reason):
     """A row without a usable text or label is set aside; the others are imported."""
     good = {"text": "good", "label": 0}
-    dataset = import_rows(jsonl(good, row, good), INJECTION)
+    dataset = SourceFile.open(jsonl(good, row, good)).read(INJECTION)
     assert dataset.table.num_rows == 2
     [(line, found)] = reasons(dataset)
     assert line == 2
@@ -135,7 +134,7 @@ def test_number_in_a_json_text_keeps_its_spelling(tmp_path):
     """A number where a text is expected is kept as it is written."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": 1.50}\n{"text": 12345678901234567890123}\n')
-    assert texts(import_rows(path, INJECTION)) == ["1.50", "12345678901234567890123"]
+    assert texts(SourceFile.open(path).read(INJECTION)) == ["1.50", "12345678901234567890123"]
 
 
 def test_unknown_label_blocks_with_counts_line_and_flag(csv_file):
@@ -144,13 +143,13 @@ def test_unknown_label_blocks_with_counts_line_and_flag(csv_file):
     with pytest.raises(
         DatasetError, match=r"'evil' \(2 rows\), 'odd' \(1 rows\); first at line 3.*--label-map"
     ):
-        import_rows(path, INJECTION)
+        SourceFile.open(path).read(INJECTION)
 
 
 def test_label_map_replaces_the_default(csv_file):
     """The user's map decides, also against the usual meaning."""
     path = csv_file("text,label\na,0\nb,1\n")
-    dataset = import_rows(path, INJECTION, label_map={"0": 1, "1": 0})
+    dataset = SourceFile.open(path).read(INJECTION, label_map={"0": 1, "1": 0})
     assert dataset.table["label"].to_pylist() == [1, 0]
 
 
@@ -158,18 +157,22 @@ def test_endless_label_values_stop_early(jsonl):
     """A text column taken for the label is refused without collecting all its values."""
     rows = ({"text": "a", "label": f"v{number}"} for number in range(2_000))
     with pytest.raises(DatasetError, match="and 991 more"):
-        import_rows(jsonl(*rows), INJECTION)
+        SourceFile.open(jsonl(*rows)).read(INJECTION)
 
 
 def test_sentiment_names_become_three_classes(jsonl):
     """The three names of sentiment are known without a flag."""
     rows = [{"text": "a", "label": name} for name in ("positive", "negative", "Neutral")]
-    assert import_rows(jsonl(*rows), Task.SENTIMENT).table["label"].to_pylist() == [2, 0, 1]
+    assert SourceFile.open(jsonl(*rows)).read(Task.SENTIMENT).table["label"].to_pylist() == [
+        2,
+        0,
+        1,
+    ]
 
 
 def test_unlabelled_dataset_is_welcome(jsonl):
     """Without a label column rows are imported unlabelled, and that is said."""
-    dataset = import_rows(jsonl({"prompt": "a"}), INJECTION)
+    dataset = SourceFile.open(jsonl({"prompt": "a"})).read(INJECTION)
     assert dataset.table["label"].to_pylist() == [None]
     assert dataset.profile.labelled == 0
     assert any("unlabelled" in warning for warning in dataset.profile.warnings)
@@ -195,7 +198,7 @@ MESSAGES = [
 def test_messages_are_joined_by_role(jsonl, roles, expected, encode):
     """Messages, as a list or as its JSON, give the contents of the chosen roles."""
     path = jsonl({"messages": encode(MESSAGES)})
-    dataset = import_rows(path, INJECTION, ColumnMapping("messages", roles=roles))
+    dataset = SourceFile.open(path).read(INJECTION, ColumnMapping("messages", roles=roles))
     assert texts(dataset) == [expected]
 
 
@@ -204,7 +207,7 @@ def test_messages_of_parquet_and_sharegpt_are_read(tmp_path):
     path = tmp_path / "rows.parquet"
     turns = [[{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]]
     parquet.write_table(pa.table({"conversations": turns}), path)
-    assert texts(import_rows(path, INJECTION)) == ["Hi"]
+    assert texts(SourceFile.open(path).read(INJECTION)) == ["Hi"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_messages_of_parquet_and_sharegpt_are_read(tmp_path):
 def test_unusable_messages_are_quarantined(jsonl, value, reason):
     """Messages without a text to scan are set aside with the reason."""
     good = {"messages": MESSAGES}
-    [(line, found)] = reasons(import_rows(jsonl(good, {"messages": value}), INJECTION))
+    [(line, found)] = reasons(SourceFile.open(jsonl(good, {"messages": value})).read(INJECTION))
     assert line == 2
     assert reason in found
 
@@ -227,7 +230,7 @@ def test_unusable_messages_are_quarantined(jsonl, value, reason):
 def test_json_list_in_a_text_column_stays_text(jsonl):
     """Only a column named for messages is read as messages."""
     text = json.dumps(MESSAGES)
-    assert texts(import_rows(jsonl({"text": text}), INJECTION)) == [text]
+    assert texts(SourceFile.open(jsonl({"text": text})).read(INJECTION)) == [text]
 
 
 def test_values_of_parquet_become_their_text(tmp_path):
@@ -244,7 +247,7 @@ def test_values_of_parquet_become_their_text(tmp_path):
         ),
         path,
     )
-    dataset = import_rows(path, INJECTION)
+    dataset = SourceFile.open(path).read(INJECTION)
     assert dataset.table["label"].to_pylist() == [1, 0]
     assert dataset.table["group"].to_pylist() == ["7", None]
     assert dataset.table["slices"].to_pylist() == ['{"category": "true"}', '{"category": null}']
@@ -253,7 +256,7 @@ def test_values_of_parquet_become_their_text(tmp_path):
 
 def test_blank_group_is_no_group(csv_file):
     """Rows without a group are not put into one common group."""
-    dataset = import_rows(csv_file("text,user_id\na,u1\nb,\n"), INJECTION)
+    dataset = SourceFile.open(csv_file("text,user_id\na,u1\nb,\n")).read(INJECTION)
     assert dataset.table["group"].to_pylist() == ["u1", None]
 
 
@@ -262,7 +265,7 @@ def test_hash_follows_order_labels_and_ids(jsonl):
     first, second = {"id": "1", "text": "a", "label": 1}, {"id": "2", "text": "b", "label": 0}
 
     def digest(*rows):
-        return import_rows(jsonl(*rows), INJECTION).content_hash
+        return SourceFile.open(jsonl(*rows)).read(INJECTION).content_hash
 
     base = digest(first, second)
     assert digest({**first, "note": "x"}, second) == base
@@ -284,13 +287,16 @@ def test_hash_follows_groups_and_slices(csv_file):
         ColumnMapping("text", slices=("kind",)),
         ColumnMapping("text", group="user_id"),
     ]
-    assert len({import_rows(path, INJECTION, mapping).content_hash for mapping in mappings}) == 3
+    assert (
+        len({SourceFile.open(path).read(INJECTION, mapping).content_hash for mapping in mappings})
+        == 3
+    )
 
 
 def test_limit_takes_the_first_rows(csv_file):
     """A limit counts imported rows and still reports those quarantined on the way."""
     path = csv_file("text,label\na,1\nb\nc,0\nd,0\n")
-    dataset = import_rows(path, INJECTION, limit=2)
+    dataset = SourceFile.open(path).read(INJECTION, limit=2)
     assert texts(dataset) == ["a", "c"]
     assert (dataset.rows_read, dataset.quarantined_count) == (3, 1)
 
@@ -298,14 +304,14 @@ def test_limit_takes_the_first_rows(csv_file):
 def test_limit_below_one_is_refused(csv_file):
     """A limit of nothing is a mistake."""
     with pytest.raises(ConfigError, match="limit: 0"):
-        import_rows(csv_file("text\na\n"), INJECTION, limit=0)
+        SourceFile.open(csv_file("text\na\n")).read(INJECTION, limit=0)
 
 
 def test_progress_rises_to_the_end(jsonl):
     """Progress is reported every 5,000 rows and once at the end."""
     calls = []
     rows = ({"text": "a"} for _ in range(12_000))
-    import_rows(jsonl(*rows), INJECTION, progress=lambda *call: calls.append(call))
+    SourceFile.open(jsonl(*rows)).read(INJECTION, progress=lambda *call: calls.append(call))
     assert [rows for rows, _ in calls] == [5_000, 10_000, 12_000]
     assert calls[-1][1] == 1.0
     shares = [share for _, share in calls]
@@ -315,7 +321,7 @@ def test_progress_rises_to_the_end(jsonl):
 def test_many_quarantined_rows_are_counted_but_not_all_kept(jsonl):
     """The first 1,000 quarantined rows are kept; all are counted."""
     rows = [{"text": None} for _ in range(1_200)] + [{"text": "a"}]
-    dataset = import_rows(jsonl(*rows), INJECTION)
+    dataset = SourceFile.open(jsonl(*rows)).read(INJECTION)
     assert len(dataset.quarantined) == 1_000
     assert dataset.quarantined_count == 1_200
     assert dataset.rows_read == 1_201
@@ -324,9 +330,9 @@ def test_many_quarantined_rows_are_counted_but_not_all_kept(jsonl):
 def test_batches_do_not_show(jsonl, monkeypatch):
     """The table is the same however the rows are cut into batches."""
     path = jsonl(*({"text": f"text {number}", "label": number % 2} for number in range(25)))
-    whole = import_rows(path, INJECTION)
+    whole = SourceFile.open(path).read(INJECTION)
     monkeypatch.setattr(importing, "BATCH_ROWS", 4)
-    parts = import_rows(path, INJECTION)
+    parts = SourceFile.open(path).read(INJECTION)
     assert parts.table["text"].num_chunks == 7
     assert parts.table.to_pylist() == whole.table.to_pylist()
     assert parts.content_hash == whole.content_hash
@@ -335,21 +341,26 @@ def test_batches_do_not_show(jsonl, monkeypatch):
 def test_unknown_column_names_the_nearest(csv_file):
     """A mistyped column is answered with the columns there are and the likely one."""
     with pytest.raises(DatasetError, match=r"no column 'Txt'.*'text'\? Columns: text, label"):
-        import_rows(csv_file("text,label\na,1\n"), INJECTION, ColumnMapping("Txt"))
+        SourceFile.open(csv_file("text,label\na,1\n")).read(INJECTION, ColumnMapping("Txt"))
 
 
 def test_unknown_json_column_is_found_after_reading(jsonl):
     """JSON rows may differ in keys, so a column is unknown only if no row has it."""
     path = jsonl({"text": "a"}, {"text": "b", "note": "x"})
     mapping = ColumnMapping("text", slices=("note",))
-    assert import_rows(path, INJECTION, mapping).table["slices"].to_pylist()[1] == '{"note": "x"}'
+    assert (
+        SourceFile.open(path).read(INJECTION, mapping).table["slices"].to_pylist()[1]
+        == '{"note": "x"}'
+    )
     with pytest.raises(DatasetError, match="no column 'body'"):
-        import_rows(path, INJECTION, ColumnMapping("body"))
+        SourceFile.open(path).read(INJECTION, ColumnMapping("body"))
 
 
 def test_repeated_ids_are_reported(jsonl):
     """Ids that repeat are imported and counted."""
-    dataset = import_rows(jsonl({"id": "x", "text": "a"}, {"id": "x", "text": "b"}), INJECTION)
+    dataset = SourceFile.open(jsonl({"id": "x", "text": "a"}, {"id": "x", "text": "b"})).read(
+        INJECTION
+    )
     assert dataset.table.num_rows == 2
     assert any("1 rows repeat an id" in warning for warning in dataset.profile.warnings)
 
@@ -362,7 +373,7 @@ def test_unbalanced_books_are_an_error(csv_file, monkeypatch):
 
     monkeypatch.setattr(importing._Intake, "_take", lose)
     with pytest.raises(DatasetError, match="2 rows were read but 0 imported and 1 quarantined"):
-        import_rows(csv_file("text,label\na,1\nb\n"), INJECTION)
+        SourceFile.open(csv_file("text,label\na,1\nb\n")).read(INJECTION)
 
 
 def test_label_values_are_counted_as_the_importer_spells_them(jsonl):
@@ -378,7 +389,7 @@ def test_only_labels_that_an_import_looks_up_are_offered(jsonl):
     path = jsonl(*({"text": "x", "label": value} for value in values))
     offered = SourceFile.open(path).label_values("label")
     assert offered == {"NaN": 1, "0": 1}
-    imported = import_rows(path, INJECTION, label_map=dict.fromkeys(offered, 0))
+    imported = SourceFile.open(path).read(INJECTION, label_map=dict.fromkeys(offered, 0))
     assert (len(imported.table), imported.quarantined_count) == (2, 5)
 
 

@@ -16,7 +16,7 @@ from shield_engine.datasets import (
     ColumnMapping,
     ImportedDataset,
     ScoreColumn,
-    import_rows,
+    SourceFile,
     parse_scores,
     score_hints,
 )
@@ -40,7 +40,7 @@ def csv_file(tmp_path: Path) -> Write:
 
 def read(path: Path, *scores: ScoreColumn, task: Task = Task.PROMPT_INJECTION) -> ImportedDataset:
     """Import a file's texts, labels and these score columns."""
-    return import_rows(path, task, ColumnMapping("text", "label", scores=scores))
+    return SourceFile.open(path).read(task, ColumnMapping("text", "label", scores=scores))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_cannot_hold_scores_is_refused(csv_file: Write) -> None:
     with pytest.raises(ConfigError, match="sentiment needs a probability of each of three"):
         read(path, ScoreColumn("score"), task=Task.SENTIMENT)
     with pytest.raises(DatasetError, match=r"no column of texts is named.*--join"):
-        import_rows(path, Task.TOXICITY, ColumnMapping("", scores=(ScoreColumn("score"),)))
+        SourceFile.open(path).read(Task.TOXICITY, ColumnMapping("", scores=(ScoreColumn("score"),)))
 
 
 def test_names_of_score_columns_are_hints_only(csv_file: Write) -> None:
@@ -229,7 +229,7 @@ def test_names_of_score_columns_are_hints_only(csv_file: Write) -> None:
         "a_latency": "latency",
     }
     path = csv_file("text,label,score,latency_ms\na,1,0.5,3\n")
-    unused = import_rows(path, Task.TOXICITY)
+    unused = SourceFile.open(path).read(Task.TOXICITY)
     assert unused.scores == ()
     assert any(
         "'score' (score), 'latency_ms' (latency)" in text for text in unused.profile.warnings

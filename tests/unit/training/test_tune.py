@@ -13,7 +13,8 @@ from shield_engine.errors import TrainingError, UnknownNameError
 from shield_engine.ml import ModelRegistry
 from shield_engine.training import Recipe, train
 from shield_engine.training.recipe import ENCODER
-from shield_engine.training.tune import Comparison, balanced_shift
+from shield_engine.training.report import Comparison
+from shield_engine.training.tune import balanced_shift
 from shield_engine.types import Task
 from tests import tiny_models
 
