@@ -41,10 +41,11 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
     titles = {name: visible(info.title) for name, info in datasets.items()}
     info = datasets[pick("Show dataset", titles, key="shown_dataset", in_url="shown_dataset")]
     if st.session_state.get("new_dataset") == info.dataset_id:
-        st.success(
-            plain(f"{info.title} is stored: {info.rows:,} rows, {info.labelled:,} labelled."),
-            icon=":material/check_circle:",
-        )
+        runs = resources().store.runs.all(info.dataset_id)
+        guards = [visible(run.scorer or "") for run in reversed(runs) if run.is_given]
+        news = f"{info.title} is stored: {info.rows:,} rows, {info.labelled:,} labelled."
+        news += f" Scores of {', '.join(guards)} are runs: compare them." if guards else ""
+        st.success(plain(news), icon=":material/check_circle:")
     _show_actions(info)
     part = st.segmented_control(
         "Show",
