@@ -58,6 +58,8 @@ def find_dataset(store: Store, name: str, task: Task) -> DatasetInfo:
         if name in {info.dataset_id, info.name, info.title, f"{info.name}@{info.version}"}:
             return info
     stored = ", ".join(sorted({info.title for info in versions})) or "none"
+    if store.path is None:
+        stored += " (the store is closed: --no-store leaves it so, or another process holds it)"
     raise UnknownNameError(f"no stored dataset {name!r} of {task.value}; there are: {stored}")
 
 
