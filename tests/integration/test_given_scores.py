@@ -133,6 +133,9 @@ def test_a_file_becomes_a_dataset_and_a_run_for_each_guard(
     assert scores.heuristic[1::2, 1].min() > scores.heuristic[::2, 1].max()
     expected = [n / 4 if n % 3 else math.nan for n in range(ROWS)]
     assert np.array_equal(scores.model_ms, expected, equal_nan=True)
+    timed = "SELECT count(infer_ms), count(tokenize_ms) FROM results WHERE run_id = ?"
+    assert store.fetch(timed, [first.run_id]) == [(40, 40)]
+    assert store.fetch(timed, [second.run_id]) == [(0, 0)]
     verdicts = store.runs.scores(second.run_id)
     assert verdicts.model is not None
     assert verdicts.model[:, 1].tolist() == [float(action == "BLOCK") for action in actions()]

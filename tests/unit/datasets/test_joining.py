@@ -58,7 +58,7 @@ def test_rows_meet_by_id_whatever_their_order(csv_file: Write) -> None:
 
 def test_a_text_that_stands_twice_is_one_hash(csv_file: Write) -> None:
     """By hash a text may repeat on both sides if its score is one; the case of hex does not matter."""
-    path = csv_file("sha,s\nAA,0.1\nbb,0.2\naa,0.1\n")
+    path = csv_file("sha,s\nAA,0.1\nbb,0.2\naA,0.1\n")
     joined = join_rows(path, BY_HASH, ["aa", "bb", "aa"])
     check_books(joined, 3)
     assert list(joined.scores[0].risks) == [0.1, 0.2, 0.1]
