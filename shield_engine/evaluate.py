@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -238,14 +238,8 @@ def evaluate_file(
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
     modes = _figures(store, run, item, spec, thresholds)
     beside = [
-        execute(
-            store,
-            shield,
-            start(store, shield, run.dataset_id, guarded).run_id,
-            on_progress=on_progress,
-            cancel=cancel,
-        )
-        for guarded in _guard_specs(shield, item.task, spec)
+        execute(store, shield, started.run_id, on_progress=on_progress, cancel=cancel)
+        for started in _started_guards(store, shield, run, spec)
     ]
     guards: dict[str, Mapping[Mode, Evaluated]] = {}
     for guard_run in (*beside, *given_runs):
@@ -314,8 +308,11 @@ def _figures(
     )
 
 
-def _guard_specs(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[RunSpec, ...]:
-    """Return a run for each guard that scores a file of `task`, each once."""
+def _started_guards(
+    store: Store, shield: Shield, run: RunInfo, spec: EvaluationSpec
+) -> Iterator[RunInfo]:
+    """Start a run over the rows of `run` for each guard of its task, each once."""
+    task = run.task
     chosen = [name for name in spec.guards if shield.guards[name].task is task]
     peers = [peer.name for peer in installed_peers(task)] if spec.peers else []
     if spec.peers and not peers:
@@ -323,8 +320,9 @@ def _guard_specs(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[RunS
             f"no peer for {task.value} is installed; install the extra: "
             "pip install '.[peers]' in the checkout"
         )
-    names = dict.fromkeys((*chosen, *peers))
-    return tuple(replace(spec.run_spec, model_id=name, reuse=False) for name in names)
+    for name in dict.fromkeys((*chosen, *peers)):
+        guarded = replace(spec.run_spec, model_id=name, reuse=False)
+        yield start(store, shield, run.dataset_id, guarded)
 
 
 def _label_policy(

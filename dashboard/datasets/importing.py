@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.datasets.files import allowed_file, unmapped
+from dashboard.datasets.files import FILE_TYPES, allowed_file, unmapped
 from dashboard.datasets.scores import choose_scores, store_scores
 from dashboard.datasets.tables import preview_frame, sniffed_facts
 from dashboard.state import label_counts, resources, samples, source_file, upload_path
@@ -31,7 +31,6 @@ __all__ = ["show_import"]
 
 _NONE = "(none)"
 _ROLES = ("user", "assistant", "system", "tool")
-_TYPES = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz"]
 
 _COLUMN_HELP = {
     "label": "The true class. Without one you still get scores, flag rates, disagreement and "
@@ -88,7 +87,7 @@ def _choose_file() -> tuple[Path, Task | None] | None:
     if source == "Upload":
         upload = st.file_uploader(
             "CSV, TSV, JSON Lines, JSON or Parquet, plain or gzip",
-            type=_TYPES,
+            type=FILE_TYPES,
             key="upload",
             help="At most 200 MB. Larger files: name their folder in SHIELD_DATA_ROOTS when you "
             "start the dashboard, or use `shield eval`.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from dashboard.datasets.scores import show_join
 from dashboard.datasets.tables import (
     datasets_frame,
     profile_tiles,
@@ -28,8 +29,11 @@ from dashboard.widgets import (
 )
 from shield_engine.store import DatasetInfo
 from shield_engine.store.rows import dataset_page
+from shield_engine.types import Task
 
 __all__ = ["show_stored"]
+
+_ADD = "Add scores"
 
 
 def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
@@ -47,9 +51,10 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
         news += f" Scores of {', '.join(guards)} are runs: compare them." if guards else ""
         st.success(plain(news), icon=":material/check_circle:")
     _show_actions(info)
+    adds = [] if info.task is Task.SENTIMENT else [_ADD]
     part = st.segmented_control(
         "Show",
-        ["Profile", "Rows", f"Quarantine ({info.quarantined:,})"],
+        ["Profile", "Rows", f"Quarantine ({info.quarantined:,})", *adds],
         default="Profile",
         required=True,
         key=f"part:{info.dataset_id}",
@@ -59,6 +64,8 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
         _show_profile(info)
     elif part == "Rows":
         _show_rows(info)
+    elif part == _ADD:
+        show_join(info)
     else:
         _show_quarantine(info)
 

@@ -6,21 +6,23 @@ from collections.abc import Collection, Sequence
 
 import streamlit as st
 
-from dashboard.state import label_counts, resources
+from dashboard.datasets.files import FILE_TYPES
+from dashboard.state import label_counts, resources, source_file, upload_path
 from dashboard.text import plain, visible
 from dashboard.widgets import errors_shown
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
+    ColumnMapping,
     GivenScores,
     ScoreColumn,
     Sniffed,
     score_hints,
 )
 from shield_engine.runs.execution import Progress
-from shield_engine.runs.given import store_given_scores
+from shield_engine.runs.given import join_scores, store_given_scores
 from shield_engine.store import DatasetInfo
 
-__all__ = ["choose_scores", "store_scores"]
+__all__ = ["choose_scores", "show_join", "store_scores"]
 
 _NONE = "(none)"
 _SCORE, _VERDICT = "Score, 0 to 1", "Verdict"
@@ -60,6 +62,52 @@ def choose_scores(file: Sniffed, taken: Collection[str | None]) -> tuple[ScoreCo
         st.warning(warning, icon=":material/block:")
         return None
     return given
+
+
+def show_join(info: DatasetInfo) -> None:
+    """Take a file of scores alone, and lay them onto the rows of a stored version."""
+    st.caption(
+        "A file without texts: its rows meet these by your own id, or by the SHA-256 of the text."
+    )
+    upload = st.file_uploader("File of scores", type=FILE_TYPES, key=f"join:{info.dataset_id}")
+    if upload is None:
+        return
+    path = upload_path(upload.file_id, upload.name, upload)
+    stat = path.stat()
+    file = source_file(path, stat.st_size, stat.st_mtime_ns).sniffed
+    columns, hint = list(file.columns), file.suggested.id
+    with st.container(horizontal=True):
+        known_by = st.selectbox(
+            "Rows are known by",
+            columns,
+            index=columns.index(hint) if hint in columns else 0,
+            key=f"join_key:{path}",
+            width=220,
+        )
+        kind = st.segmented_control(
+            "which holds",
+            ["Ids", "SHA-256"],
+            default="Ids",
+            required=True,
+            key=f"join_kind:{path}",
+        )
+    scores = choose_scores(file, {known_by})
+    if not st.button(
+        "Add scores", type="primary", key="join_scores", disabled=not (scores and known_by)
+    ):
+        return
+    mapping = ColumnMapping(
+        "",
+        id=known_by if kind == "Ids" else None,
+        scores=scores or (),
+        text_sha256=known_by if kind != "Ids" else None,
+    )
+    with errors_shown("No scores were added"):
+        joined = join_scores(resources().store, info.dataset_id, path, mapping)
+        if store_scores(info, joined.scores):
+            st.success(f"{joined.matched:,} rows have scores now.", icon=":material/check_circle:")
+            for warning in joined.warnings:
+                st.warning(plain(warning), icon=":material/warning:")
 
 
 def _choose_guard(
@@ -114,7 +162,7 @@ def store_scores(dataset: DatasetInfo, scores: Sequence[GivenScores]) -> bool:
     """Store a run for each guard of a file whose rows are stored; return whether that went well."""
     if not scores:
         return True
-    with errors_shown("The rows are stored, the scores are not"):
+    with errors_shown("The rows are stored, these scores are not"):
         bar = st.progress(0.0, text="Scoring the rules beside the guards")
 
         def note(progress: Progress) -> None:
