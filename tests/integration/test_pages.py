@@ -508,9 +508,10 @@ def test_columns_of_other_guards_become_runs_to_compare() -> None:
     assert scores.model is not None
     assert scores.model[:2, 1].tolist() == [0.8, 0.0]
     assert scores.model_ms.tolist() == [float(n) for n in range(8)]
-    app.switch_page("app_pages/compare.py").run()
-    assert not app.exception
-    assert not app.error
+    for page in ("compare", "threshold_lab", "errors", "runs", "reports_gates"):
+        app.switch_page(f"app_pages/{page}.py").run()
+        assert not app.exception, page
+        assert not app.error, page
 
 
 def test_scores_alone_are_added_to_a_stored_dataset() -> None:
