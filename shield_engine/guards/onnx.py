@@ -1,8 +1,8 @@
 """ONNX models as guards: from a hub, this machine or an installed package into the registry.
 
 `add_onnx` reads what the model says of itself, pins every file by its hash, tries an attack and a
-harmless text, and only then writes: nothing is left behind by one that cannot be used. Hides where
-a repository keeps its files and how labels are spelled.
+harmless text, and only then writes: nothing is left behind by one that cannot be used. Hides how
+labels are spelled.
 """
 
 from __future__ import annotations
@@ -10,43 +10,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from shield_engine.documents import Shape
 from shield_engine.errors import ArtifactError, ConfigError
+from shield_engine.guards.catalogue import KnownModel, find_known
 from shield_engine.guards.document import add_guard, read_guards, remove_guard
 from shield_engine.guards.entry import OnnxEntry
+from shield_engine.guards.model_files import ModelParts, parts_of_hub, parts_of_machine
 from shield_engine.guards.probes import ATTACKS, HARMLESS
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelEntry, ModelLoader, ModelRegistry
 from shield_engine.ml.download import Progress
-from shield_engine.ml.hub import HubModel, describe_model
 from shield_engine.ml.loader import read_heads
 from shield_engine.settings import Settings, bundled, replacing
 from shield_engine.types import LABELS, Task, Variant
 
-__all__ = ["AddedModel", "KnownModel", "NewOnnx", "add_onnx", "known_models", "remove_onnx"]
+__all__ = ["AddedModel", "NewOnnx", "add_onnx", "remove_onnx"]
 
 _HUB_SOURCE = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-_CANDIDATES = (
-    "model.onnx",
-    "onnx/model.onnx",
-    "model_quantized.onnx",
-    "onnx/model_quantized.onnx",
-    "model_int8.onnx",
-    "onnx/model_int8.onnx",
-    "model_fp16.onnx",
-    "onnx/model_fp16.onnx",
-)
-"""Where repositories keep their ONNX file, the one that is taken first."""
-
-_WEIGHTS_BESIDE = (".data", "_data")  # ends of files that hold weights outside their ONNX file
-_LARGEST_TEXT_FILE = 4 << 20
-_LARGEST_TOKENIZER = 128 << 20
-_LARGEST_MODEL = 16 << 30
 _DEFAULT_WINDOW = 512
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "camembert", "bertweet", "mpnet", "longformer", "xlm-roberta-xl"}
@@ -56,76 +40,28 @@ _OFFSET_POSITIONS = frozenset(
 _SURE = 0.3  # how far an attack and a harmless text must lie apart to tell which label is risky
 
 
-def _words(*words: str) -> frozenset[str]:
-    return frozenset(words)
-
-
-_SPELLINGS: Mapping[Task, Mapping[str, frozenset[str]]] = MappingProxyType(
+_SPELLINGS: Mapping[Task, Mapping[str, str]] = MappingProxyType(
     {
         Task.PROMPT_INJECTION: {
-            "benign": _words("benign", "safe", "legit", "legitimate", "clean", "normal", "harmless",
-                             "noinjection", "notinjection", "noninjection"),
-            "injection": _words("injection", "promptinjection", "jailbreak", "malicious", "attack",
-                                "unsafe", "harmful", "indirectinjection"),
+            "benign": "benign safe legit legitimate clean normal harmless noinjection "
+            "notinjection noninjection",
+            "injection": "injection promptinjection jailbreak malicious attack unsafe harmful "
+            "indirectinjection",
         },
         Task.TOXICITY: {
-            "clean": _words("clean", "neutral", "nontoxic", "nottoxic", "nothate", "nonhate",
-                            "notoffensive", "nonoffensive", "safe", "normal"),
-            "toxic": _words("toxic", "toxicity", "severetoxic", "severetoxicity", "obscene",
-                            "threat", "insult", "identityhate", "identityattack", "hate",
-                            "offensive", "sexualexplicit", "unsafe", "abusive"),
+            "clean": "clean neutral nontoxic nottoxic nothate nonhate notoffensive nonoffensive "
+            "safe normal",
+            "toxic": "toxic toxicity severetoxic severetoxicity obscene threat insult "
+            "identityhate identityattack hate offensive sexualexplicit unsafe abusive",
         },
         Task.SENTIMENT: {
-            "negative": _words("negative", "neg"),
-            "neutral": _words("neutral", "neu"),
-            "positive": _words("positive", "pos"),
+            "negative": "negative neg",
+            "neutral": "neutral neu",
+            "positive": "positive pos",
         },
     }
-)  # fmt: skip
+)
 """By task: how known models spell each of its labels, without case, spaces, dashes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownModel:
-    """A model of the catalogue.
-
-    Attributes:
-        name: Short; `add_onnx` takes it as a source.
-        source: Where it lies, as `add_onnx` takes it.
-        task: What it is about.
-        labels: The task's label of each of its outputs, in the model's order.
-        licence: Of the weights.
-        max_length: Window in tokens.
-        gated: Its terms must be accepted before it can be fetched.
-        onnx: Whether its repository is known to hold an ONNX file.
-        post_processing: What turns its logits into probabilities.
-        temperature: What its logits are divided by.
-        threshold: Its own.
-        languages: Those it was made for.
-        sha256: Of the ONNX file, where it was seen when this catalogue was written.
-    """
-
-    name: str
-    source: str
-    task: Task
-    labels: tuple[str, ...]
-    licence: str
-    max_length: int
-    gated: bool = False
-    onnx: bool = False
-    post_processing: Literal["softmax", "sigmoid"] = "softmax"
-    temperature: float = 1.0
-    threshold: float = 0.5
-    languages: tuple[str, ...] = ("en",)
-    sha256: str | None = None
-
-    def state(self, registry: ModelRegistry) -> str:
-        """Return whether its file was seen here, and by which hash."""
-        for entry in registry.entries:
-            places = {_place(source) for source in entry.sources}
-            if _place(self.source) in places or entry.sha256 == self.sha256:
-                return f"fetched, SHA-256 {entry.sha256[:12]}"
-        return "not fetched here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,40 +115,6 @@ class AddedModel:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pinned:
-    """A file that is here, with its hash."""
-
-    source: str
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """A model's files and what they say of it."""
-
-    title: str
-    model: _Pinned
-    tokenizer: _Pinned
-    config: Mapping[str, Any] = field(default_factory=dict)
-    calibration: Mapping[str, Any] = field(default_factory=dict)
-    licence: str = "unknown"
-    revision: str = ""
-
-
-@cache
-def known_models() -> tuple[KnownModel, ...]:
-    """Return the catalogue."""
-    path = Path(__file__).with_name("catalogue.json")
-    rows = json.loads(path.read_text(encoding="utf-8"))["models"]
-
-    def fail(_: str | None, sentence: str) -> ConfigError:
-        return ConfigError(f"{path}: {sentence}")
-
-    return tuple(Shape(KnownModel).read(row, fail) for row in rows)
-
-
 def add_onnx(new: NewOnnx, settings: Settings, progress: Progress | None = None) -> AddedModel:
     """Fetch a model, try it, and write its entries into the registry and `guards.toml`.
 
@@ -221,7 +123,7 @@ def add_onnx(new: NewOnnx, settings: Settings, progress: Progress | None = None)
         ArtifactError: A file could not be had, or is not what it should be.
         RegistryError: The user's registry is broken.
     """
-    known = _known(new.source)
+    known = find_known(new.source)
     store = ArtifactStore(settings.models, offline=settings.offline, hub_token=settings.hub_token)
     source = known.source if known and new.source == known.name else new.source
     hub = _HUB_SOURCE.fullmatch(source)
@@ -230,10 +132,10 @@ def add_onnx(new: NewOnnx, settings: Settings, progress: Progress | None = None)
             f"{source} is no hub model; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
         )
     if hub is not None:
-        parts = _of_hub(hub.group(1), hub.group(2), new, store, progress)
+        parts = parts_of_hub(hub.group(1), hub.group(2), new.file, store, progress)
     else:
-        parts = _of_machine(source, new, store)
-        known = known or _known(parts.model.sha256)
+        parts = parts_of_machine(source, new.tokenizer, store)
+        known = known or find_known(parts.model.sha256)
     name = new.name or (known.name if known else parts.title)
     _check_name(name, settings)
     plan = _Plan(new, parts, known, name)
@@ -279,20 +181,6 @@ def remove_onnx(settings: Settings, name: str) -> None:
                     partial.write_text(text, encoding="utf-8")
 
 
-def _known(text: str) -> KnownModel | None:
-    """Return the model of the catalogue with that name, place or hash."""
-    for known in known_models():
-        if text in {known.name, known.sha256} or _place(text) == _place(known.source):
-            return known
-    return None
-
-
-def _place(source: str) -> str:
-    """Return a source without its revision and the path inside its repository."""
-    match = re.match(r"hf:[\w.-]+/[\w.-]+", source)
-    return match.group().casefold() if match else source
-
-
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row.get("id")), str(row.get("variant"))
 
@@ -317,139 +205,12 @@ def _check_name(name: str, settings: Settings) -> None:
         )
 
 
-def _of_hub(
-    repository: str,
-    revision: str | None,
-    new: NewOnnx,
-    store: ArtifactStore,
-    progress: Progress | None,
-) -> _Parts:
-    """Fetch a model's files from the hub, at one commit."""
-    if store.offline:
-        raise ArtifactError(
-            f"offline is on, {repository} is not asked for; add files of this machine"
-        )
-    model = describe_model(repository, revision, token=store.hub_token)
-    path = _onnx_file(model, new.file)
-
-    def pinned(place: str, limit: int, follow: Progress | None = None) -> _Pinned:
-        file, source = model.files[place], model.source(place)
-        size = limit if file.size is None else file.size
-        if size > limit:
-            raise ArtifactError(f"{source} has {size:,} bytes; at most {limit:,} are fetched")
-        local, digest = store.pin(source, limit=size, sha256=file.sha256, progress=follow)
-        return _Pinned(source=source, path=local, sha256=digest)
-
-    def document(name: str) -> dict[str, Any]:
-        place = _beside(model, path, name)
-        return _json(pinned(place, _LARGEST_TEXT_FILE).path) if place else {}
-
-    tokenizer = _beside(model, path, "tokenizer.json")
-    if tokenizer is None:
-        raise ConfigError(
-            f"{model.repository} has no tokenizer.json; save its fast tokenizer with transformers "
-            "and add the files of this machine: shield guards add model.onnx --tokenizer "
-            "tokenizer.json"
-        )
-    config = document("config.json")
-    return _Parts(
-        title=model.repository.partition("/")[2],
-        tokenizer=pinned(tokenizer, _LARGEST_TOKENIZER),
-        model=pinned(path, _LARGEST_MODEL, progress),
-        config=config,
-        licence=model.licence,
-        revision=model.commit,
-    )
-
-
-def _onnx_file(model: HubModel, wanted: str | None) -> str:
-    """Return the path of the ONNX file in a repository."""
-    whole = [
-        path
-        for path in sorted(model.files)
-        if path.endswith(".onnx")
-        # Weights in a second file are not covered by the hash of the first.
-        and not any(path + end in model.files for end in _WEIGHTS_BESIDE)
-    ]
-    if wanted is not None:
-        if wanted not in whole:
-            known = ", ".join(whole) or "none"
-            raise ConfigError(
-                f"{model.repository} has no ONNX file {wanted} in one piece; it has {known}"
-            )
-        return wanted
-    for path in _CANDIDATES:
-        if path in whole:
-            return path
-    if len(whole) == 1:
-        return whole[0]
-    if whole:
-        raise ConfigError(
-            f"{model.repository} has several ONNX files; name one with --file: {', '.join(whole)}"
-        )
-    raise ConfigError(
-        f"{model.repository} has no ONNX file in one piece; make one with `optimum-cli export onnx "
-        f"--model {model.repository} --task text-classification FOLDER`, then: shield guards add "
-        "FOLDER/model.onnx"
-    )
-
-
-def _beside(model: HubModel, path: str, name: str) -> str | None:
-    """Return a file in the folder of another, or at the top of the repository."""
-    for place in (str(PurePosixPath(path).with_name(name)), name):
-        if place in model.files:
-            return place
-    return None
-
-
-def _of_machine(source: str, new: NewOnnx, store: ArtifactStore) -> _Parts:
-    """Take a model's files from this machine or an installed package."""
-    if not source.startswith("package:"):
-        path = Path(source).expanduser().absolute()
-        if not path.is_file():
-            raise ConfigError(
-                f"{source} is not a file of this machine, no hf:OWNER/NAME, and none of the "
-                f"catalogue: {', '.join(known.name for known in known_models())}"
-            )
-        if any(path.with_name(path.name + end).exists() for end in _WEIGHTS_BESIDE):
-            raise ConfigError(f"{path} keeps weights in a second file; export it in one piece")
-        source = path.as_uri()
-    model, digest = store.pin(source, limit=_LARGEST_MODEL)
-    place = new.tokenizer.expanduser().absolute() if new.tokenizer else None
-    if place is None and not model.with_name("tokenizer.json").is_file():
-        raise ConfigError(f"{model} has no tokenizer.json beside it; name one with --tokenizer")
-    beside = place.as_uri() if place else source.rpartition("/")[0] + "/tokenizer.json"
-    if place is not None and not place.is_file():
-        raise ConfigError(f"tokenizer {place} is not there; name its tokenizer.json")
-    tokenizer, tokenizer_digest = store.pin(beside, limit=_LARGEST_TOKENIZER)
-    documents = {}
-    for name in ("config.json", "classifier_config.json"):
-        near = model.with_name(name)
-        documents[name] = _json(near) if near.is_file() else {}
-    calibration = documents["classifier_config.json"].get("calibration")
-    return _Parts(
-        title=model.parent.name if model.stem.startswith("model") else model.stem,
-        model=_Pinned(source=source, path=model, sha256=digest),
-        tokenizer=_Pinned(source=beside, path=tokenizer, sha256=tokenizer_digest),
-        config=documents["config.json"],
-        calibration=calibration if isinstance(calibration, dict) else {},
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ArtifactError(f"{path} holds {type(document).__name__}, not an object")
-    return document
-
-
 class _Plan:
     """How one model becomes an entry of the registry and one of `guards.toml`."""
 
-    def __init__(self, new: NewOnnx, parts: _Parts, known: KnownModel | None, name: str) -> None:
+    def __init__(
+        self, new: NewOnnx, parts: ModelParts, known: KnownModel | None, name: str
+    ) -> None:
         self._new = new
         self._parts = parts
         self._known = known
@@ -677,7 +438,7 @@ def _spelled(own: Sequence[str], task: Task) -> tuple[str, ...] | None:
     table = _SPELLINGS[task]
     plain = [re.sub(r"[\W_]+", "", label.casefold()) for label in own]
     classes = [
-        next((name for name, spellings in table.items() if label in spellings), None)
+        next((name for name, spellings in table.items() if label in spellings.split()), None)
         for label in plain
     ]
     names = tuple(name for name in classes if name is not None)
