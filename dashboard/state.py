@@ -19,9 +19,9 @@ import streamlit as st
 from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
+from shield_engine.decide.column import Lab, lab_of
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
-from shield_engine.decide.lab import Lab, lab_of
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
 from shield_engine.decide.thresholds import Rule

@@ -17,8 +17,8 @@ from shield_engine.datasets import (
     dataset_name,
     parse_label_map,
 )
+from shield_engine.decide.column import label_policy_figures
 from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
-from shield_engine.decide.label_policy import label_policy_figures
 from shield_engine.decide.views import row_groups
 from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield

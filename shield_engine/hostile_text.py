@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "INVISIBLE",
     "fenced",
     "markdown_text",
     "neutralised",
@@ -24,9 +24,26 @@ __all__ = [
     "xml_text",
 ]
 
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-_HIDDEN_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f")
-"""Letters and marks that draw nothing: Hangul fillers, the blank of Braille, the joiner."""
+# Default_Ignorable_Code_Point of the Unicode Character Database (DerivedCoreProperties), as the
+# inside of a character class: what draws nothing where a font does not know it.
+_IGNORABLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+# General categories Cc (but white space), Cf, Co and Cs.
+_CONTROL = "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
+_FORMAT = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+_PRIVATE = "\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd"
+INVISIBLE = _IGNORABLE + _CONTROL + _FORMAT + _PRIVATE + "\ud800-\udfff"
+"""Inside of a character class: every code point that a reader does not see. One table for the
+screen, which writes them out, and the normaliser, which takes them away."""
+# On the screen white space that is neither blank, tab nor line feed is written out as well, and the
+# blank of Braille. One selector of a form (as behind an emoji) is typography; more hide something.
+_WRITTEN_OUT = re.compile(
+    f"(?<![\ufe00-\ufe0f])[\ufe0e\ufe0f](?![\ufe00-\ufe0f])"
+    f"|([{INVISIBLE}\x0b-\x0d\x85\u2028\u2029\u2800])"
+)
 # Marks that begin markup anywhere, and those that make an address a link.
 _ACTIVE = re.compile(
     r"[\\`*{}\[\]#!|~&$^@]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|:(?=/)|(?<=[wW]{3})\."
@@ -43,15 +60,9 @@ def visible(text: str) -> str:
     text = text.replace("\r\n", "\n")
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(_code_point(letter) if _is_hidden(letter) else letter for letter in text)
-
-
-def _is_hidden(letter: str) -> bool:
-    if letter in "\n\t":
-        return False
-    if letter in _HIDDEN_LETTERS or "\U000e0100" <= letter <= "\U000e01ef":
-        return True
-    return unicodedata.category(letter) in _HIDDEN_CATEGORIES
+    return _WRITTEN_OUT.sub(
+        lambda match: _code_point(match.group()) if match.group(1) else match.group(), text
+    )
 
 
 def _code_point(letter: str) -> str:

@@ -17,12 +17,20 @@ from shield_engine.documents import Constraint, Shape, read_toml
 from shield_engine.errors import ConfigError
 from shield_engine.types import LABELS, Mode, Task, Variant
 
-__all__ = ["FORMAT", "Policy", "policy_differences", "read_policies", "write_policies"]
+__all__ = [
+    "FORMAT",
+    "SENTIMENT_LABELS",
+    "Policy",
+    "policy_differences",
+    "read_policies",
+    "write_policies",
+]
 
 FORMAT = 1
 """Version of the file format; a file of a later one is refused."""
 
-_SENTIMENT_LABELS = ("neutral", "positive")
+SENTIMENT_LABELS = ("neutral", "positive")
+"""Labels of sentiment that pass where nobody chose others."""
 _VERSION = Constraint("{value!r} is no whole number from 0", lambda version: version >= 0)
 
 
@@ -56,7 +64,7 @@ class Policy:
     variant: Variant | None = None
     model_sha256: str | None = None
     rules_version: str | None = None
-    allowed_labels: tuple[str, ...] = _SENTIMENT_LABELS
+    allowed_labels: tuple[str, ...] = SENTIMENT_LABELS
     version: Annotated[int, _VERSION] = 0
     note: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -13,11 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard.text import milliseconds, visible
-from shield_engine.decide.compare import Comparison, Pair
+from shield_engine.decide.compare import Comparison, Pair, about
 from shield_engine.decide.figures import Evaluated
 from shield_engine.decide.paired import LatencyRatio
 from shield_engine.decide.slices import Lattice, LatticeLine, SliceRow, SliceTable, SliceTest
-from shield_engine.decide.verdict import about
 from shield_engine.decide.views import ModeView
 from shield_engine.metrics.curves import confusion
 from shield_engine.metrics.table import METRICS, figure_text, percent

@@ -16,9 +16,8 @@ from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
 from dashboard.widgets import pick
-from shield_engine.decide.judged import RowJudge
-from shield_engine.decide.slices import LENGTH_BANDS
-from shield_engine.review.corrections import in_length_band
+from shield_engine.decide.slices import LENGTH_BANDS, in_length_band
+from shield_engine.decide.views import RowJudge
 from shield_engine.store import DatasetInfo, RunInfo
 from shield_engine.store.library import policies
 from shield_engine.store.notes import annotation_count, tag_counts

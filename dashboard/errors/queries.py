@@ -8,16 +8,16 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.state import RunKey, resources, scores
-from shield_engine.decide.judged import RowJudge, verdicts_of
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.review.contrasts import Contrasts, error_contrasts
-from shield_engine.review.corrections import (
-    HardCases,
+from shield_engine.review.corrections import HardCases, hard_cases
+from shield_engine.review.suspects import (
+    NeighbourIndex,
     Suspect,
-    hard_cases,
     label_suspects,
+    neighbour_index,
     with_neighbours,
 )
-from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
 from shield_engine.store import StoredRow
 from shield_engine.store.rows import (
     Classes,

@@ -25,11 +25,10 @@ from dashboard.tables import result_facts, spans_frame
 from dashboard.text import MARKS, marked, plain, visible
 from dashboard.widgets import PAGE_ROWS, column, errors_shown, show_error, show_table, show_text
 from shield_engine.config import MLConfig
-from shield_engine.decide.judged import RowJudge
-from shield_engine.decide.views import available_modes
+from shield_engine.decide.views import RowJudge, available_modes
 from shield_engine.errors import ConfigError, ShieldError
 from shield_engine.review.corrections import EXCLUDE_TAG
-from shield_engine.review.neighbours import MOST_INDEXED
+from shield_engine.review.suspects import MOST_INDEXED
 from shield_engine.store import RunInfo, StoredRow
 from shield_engine.store.notes import (
     Annotation,

@@ -14,7 +14,8 @@ from dashboard.widgets import errors_shown, pick, show_error, watch_run
 from shield_engine.config import CacheConfig
 from shield_engine.errors import ShieldError
 from shield_engine.ml import ModelEntry
-from shield_engine.runs.execution import Estimate, RunSpec, estimate, reusable_run, start
+from shield_engine.runs.estimate import Estimate, estimate
+from shield_engine.runs.execution import RunSpec, reusable_run, start
 from shield_engine.store import DatasetInfo, RunStatus
 from shield_engine.types import Variant
 

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from dashboard.theme import PALETTE, figure_of
 from shield_engine.decide.bands import BandPoint
-from shield_engine.decide.thresholds import FlatRegion, ScoreColumn
+from shield_engine.decide.column import ScoreColumn
+from shield_engine.decide.thresholds import FlatRegion
 from shield_engine.metrics.curves import ThresholdSweep
 from shield_engine.statistics.intervals import wilson_bounds
 

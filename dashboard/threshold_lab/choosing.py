@@ -13,8 +13,8 @@ from dashboard.text import plain
 from dashboard.threshold_lab.tables import choice_text, counts_frame, rates_frame, risk_of, tiles
 from dashboard.widgets import pick, show_table
 from shield_engine.config import Bands
-from shield_engine.decide.lab import Lab
-from shield_engine.decide.thresholds import Rule, rates_at
+from shield_engine.decide.column import Lab, rates_at
+from shield_engine.decide.thresholds import Rule
 from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode

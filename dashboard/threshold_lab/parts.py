@@ -41,11 +41,10 @@ from dashboard.threshold_lab.tables import (
 )
 from dashboard.widgets import charted, column, errors_shown, link_run, pick, show_table
 from shield_engine.config import SAFE_BAND
-from shield_engine.decide.bands import default_grid, sweep_bands
-from shield_engine.decide.lab import nearest_rows
+from shield_engine.decide.bands import Traffic, day_of, default_grid, sweep_bands
+from shield_engine.decide.column import nearest_rows, rates_at
 from shield_engine.decide.splits import slice_choices
-from shield_engine.decide.thresholds import Rule, rates_at
-from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.decide.thresholds import Rule
 from shield_engine.decide.views import available_modes
 from shield_engine.store import RunInfo
 from shield_engine.store.rows import stored_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,15 +12,15 @@ from dashboard.state import RunKey, mode_evaluation, optimism_of, resources, sco
 from dashboard.text import plain
 from dashboard.threshold_lab.choosing import Decision
 from dashboard.threshold_lab.tables import (
-    choice_evidence,
     exact_text,
-    new_policy,
     policies_frame,
     rates_frame,
 )
 from dashboard.widgets import download, errors_shown, pick, show_table
-from shield_engine.config import Bands
-from shield_engine.decide.label_policy import label_policy_figures
+from shield_engine.config import DEFAULT_THRESHOLD, Bands
+from shield_engine.decide.candidates import Candidate
+from shield_engine.decide.column import label_policy_figures
+from shield_engine.decide.evidence import choice_evidence, new_policy
 from shield_engine.decide.views import row_groups
 from shield_engine.policy import Policy, policy_differences, write_policies
 from shield_engine.store import RunInfo
@@ -49,10 +50,8 @@ def save_threshold(decision: Decision) -> None:
             st.caption(exact)
     _save(
         run,
-        mode,
+        Candidate(run.run_id, mode, threshold, bands),
         ("front-door", "why this one"),
-        threshold=threshold,
-        bands=bands,
         chosen_by=decision.how,
         extra=lambda: _evidence(decision),
     )
@@ -82,25 +81,20 @@ def save_labels(run: RunInfo, mode: Mode, bands: Bands) -> None:
     st.subheader("Save it as a policy", anchor=False)
     _save(
         run,
-        mode,
+        Candidate(run.run_id, mode, None, bands),
         ("tone", "why these labels"),
-        threshold=None,
-        bands=bands,
         chosen_by="allowed labels",
         allowed_labels=allowed,
     )
 
 
-def _save(
-    run: RunInfo, mode: Mode, examples: tuple[str, str], *, bands: Bands, **more: Any
-) -> None:
+def _save(run: RunInfo, candidate: Candidate, examples: tuple[str, str], **more: Any) -> None:
     """Ask for name and note, and keep the policy with the figures it gives.
 
     Args:
         run: What it was chosen on.
-        mode: Which parts decide.
+        candidate: What was decided on.
         examples: Of a name and of a note.
-        bands: Of hybrid.
         more: What `new_policy` takes besides; what is costly, as a function.
     """
     with st.form("lab_save", clear_on_submit=True):
@@ -113,13 +107,17 @@ def _save(
             st.error("Give the policy a name.")
             return
         with errors_shown("The policy was not saved"):
-            store, threshold = resources().store, more["threshold"]
-            evaluation = mode_evaluation(
-                RunKey.of(run), mode, 0.5 if threshold is None else threshold, bands
+            store, threshold = resources().store, candidate.threshold
+            figures = mode_evaluation(
+                RunKey.of(run),
+                candidate.mode,
+                DEFAULT_THRESHOLD if threshold is None else threshold,
+                candidate.bands,
             )
             facts = {key: fact() if callable(fact) else fact for key, fact in more.items()}
             dataset = store.datasets.find(run.dataset_id)
-            policy = new_policy(name, note, run, dataset, mode, evaluation, bands=bands, **facts)
+            named = replace(candidate, title=name)
+            policy = new_policy(named, run, dataset, figures, note=note, **facts)
             st.session_state["lab_saved"] = save_policy(store, policy).title
             st.rerun()
 

@@ -1,4 +1,4 @@
-"""What the Threshold lab shows, computed: rules from inputs, sentences, tables, a policy's evidence.
+"""What the Threshold lab shows, computed: rules from inputs, sentences, tables.
 
 Pure: stored scores and choices in, sentences and frames out.
 """
@@ -6,33 +6,27 @@ Pure: stored scores and choices in, sentences and frames out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shield_engine.decide.bands import BandPoint
+from shield_engine.decide.bands import BandPoint, Day
+from shield_engine.decide.column import Lab, ScoreColumn
 from shield_engine.decide.figures import Evaluated
-from shield_engine.decide.lab import Lab
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
-from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
-from shield_engine.decide.traffic import Day
+from shield_engine.decide.thresholds import Choice, Rule
 from shield_engine.metrics.table import COMPARED, METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
-from shield_engine.store import DatasetInfo, RunInfo
-from shield_engine.types import LABELS, Mode, Task, Variant
 
 __all__ = [
     "band_title",
     "bands_frame",
-    "choice_evidence",
     "choice_text",
     "counts_frame",
     "day_frame",
     "exact_text",
-    "new_policy",
     "optimism_text",
     "ordered_bands",
     "policies_frame",
@@ -289,81 +283,6 @@ def _slice_advice(item: SliceChoice, threshold: float) -> str:
     direction = "lower" if item.choice.threshold < threshold else "higher"
     warning = f"; chosen on fewer than {SMALL_SLICE} rows of a class, do not rely on it"
     return f"a {direction} one decides better here" + (warning if few else "")
-
-
-def choice_evidence(report: SplitReport, optimism: Optimism, seed: int) -> dict[str, Any]:
-    """Return what a policy keeps of how its rule holds on rows that did not choose."""
-    evidence: dict[str, Any] = {
-        "split": {
-            "seed": seed,
-            "units": report.units,
-            "choosing_rows": report.choosing.n,
-            "reporting_rows": report.reporting.n,
-            "threshold": report.choice.threshold,
-            "chosen": report.chosen,
-            "reported": report.reported,
-            "gap": report.gap,
-        },
-        "optimism": {
-            "value": optimism.value,
-            "low": None if optimism.interval is None else optimism.interval.low,
-            "high": None if optimism.interval is None else optimism.interval.high,
-            "resamples": optimism.resamples,
-        },
-    }
-    if report.choice.problem:
-        evidence["split"]["problem"] = report.choice.problem
-    return evidence
-
-
-def new_policy(
-    name: str,
-    note: str,
-    run: RunInfo,
-    dataset: DatasetInfo,
-    mode: Mode,
-    evaluation: Evaluated,
-    *,
-    threshold: float | None,
-    bands: Any,
-    chosen_by: str,
-    allowed_labels: Sequence[str] = ("neutral", "positive"),
-    extra: Mapping[str, Any] | None = None,
-) -> Policy:
-    """Return a policy with the evidence it rests on: run, rows, figures with intervals, stamp."""
-    uses_model = mode is not Mode.HEURISTIC
-    counted = {
-        metric: {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
-        for metric, figure in evaluation.metrics.items()
-        if figure.value is not None
-    }
-    return Policy(
-        name=name.strip(),
-        task=run.task,
-        mode=mode,
-        threshold=threshold,
-        bands=bands,
-        model_id=run.model_id if uses_model else None,
-        variant=Variant(run.variant) if uses_model and run.variant else None,
-        model_sha256=run.model_sha256 if uses_model else None,
-        rules_version=run.stamp.get("rules_version") if mode is not Mode.ML else None,
-        allowed_labels=tuple(allowed_labels) if run.task is Task.SENTIMENT else LABELS_THAT_PASS,
-        note=note.strip(),
-        evidence={
-            "run": run.run_id,
-            "dataset": dataset.title,
-            "dataset_hash": dataset.content_hash,
-            "rows": evaluation.n,
-            "errors": evaluation.errors,
-            "chosen_by": chosen_by,
-            "figures": counted,
-            "latency_p95_ms": evaluation.latency.p95,
-            **(extra or {}),
-        },
-    )
-
-
-LABELS_THAT_PASS = tuple(name for name in LABELS[Task.SENTIMENT] if name != "negative")
 
 
 def policies_frame(policies: Sequence[Policy]) -> pd.DataFrame:

@@ -21,13 +21,12 @@ from shield_engine.benchmark.document import Measure
 from shield_engine.benchmark.run import collected
 from shield_engine.benchmark.timing import percentile_estimate
 from shield_engine.decide.candidates import Candidate, align
+from shield_engine.decide.column import ScoreColumn, lab_of, rates_at
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run
-from shield_engine.decide.judged import RowJudge, verdicts_of
-from shield_engine.decide.lab import lab_of
 from shield_engine.decide.splits import optimism
-from shield_engine.decide.thresholds import Rule, ScoreColumn, rates_at
-from shield_engine.decide.views import mode_view
+from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.views import RowJudge, mode_view, verdicts_of
 from shield_engine.errors import ShieldError
 from shield_engine.store import RunInfo, RunStatus, Scores, Store
 from shield_engine.store.rows import (

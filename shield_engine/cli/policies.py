@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["policies"]
 
-_NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
-
 
 def policies(
     export: Annotated[
@@ -41,7 +38,7 @@ def policies(
 ) -> None:
     """List saved policies; export, import, tell apart or delete some."""
     from shield_engine.store import Store
-    from shield_engine.store.library import delete_policy, save_policy
+    from shield_engine.store.library import delete_policy, named_policy, save_policy
     from shield_engine.store.library import policies as stored
 
     with Store.open(Settings.from_env().store_path) as store:
@@ -49,13 +46,13 @@ def policies(
             _export(store, export, out)
             return
         if diff is not None:
-            _print_differences(*(_find(store, name) for name in diff))
+            _print_differences(*(named_policy(store, name) for name in diff))
             return
         if add is not None:
             for policy in read_policies(add).values():
                 note(f"kept {printable(save_policy(store, policy).title)}")
         if delete is not None:
-            policy = _find(store, delete)
+            policy = named_policy(store, delete)
             if "@" not in delete:
                 raise ConfigError(f"name the version to delete, such as {delete}@{policy.version}")
             delete_policy(store, policy.name, policy.version)
@@ -65,7 +62,9 @@ def policies(
 
 
 def _export(store: Store, names: list[str], out: Path | None) -> None:
-    text = write_policies([_find(store, name) for name in names])
+    from shield_engine.store.library import named_policy
+
+    text = write_policies([named_policy(store, name) for name in names])
     if out is None or str(out) == "-":
         write_out(Path("-"), text)
         return
@@ -91,13 +90,3 @@ _COLUMNS: Mapping[str, Callable[[Policy], str]] = {
     "model": lambda policy: f"{policy.model_id} {policy.variant}" if policy.model_id else "",
     "note": lambda policy: policy.note,
 }
-
-
-def _find(store: Store, named: str) -> Policy:
-    from shield_engine.store.library import find_policy
-
-    parts = _NAMED.fullmatch(named)
-    if parts is None:
-        raise ConfigError(f"{named!r} names no policy; write NAME or NAME@VERSION")
-    version = parts["version"]
-    return find_policy(store, parts["name"], int(version) if version else None)

@@ -1,11 +1,12 @@
 """Candidates against a baseline on the same rows: figures, differences, tests and a verdict.
 
 One function for the page, gates and reports; pure. Hides how rows are counted, resampled and tested
-(`paired`), said in words (`verdict`) and broken down (`breakdown`).
+(`paired`), broken down (`slices`), and put in words.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -20,12 +21,11 @@ from shield_engine.decide.paired import (
     auc_difference,
     latency_ratio,
 )
-from shield_engine.decide.slices import FrontierPoint, SliceTable, frontier, slice_table
-from shield_engine.decide.verdict import Nouns, pair_sentence
+from shield_engine.decide.slices import Counted, FrontierPoint, SliceTable, frontier, slice_table
 from shield_engine.metrics.inputs import group_codes
 from shield_engine.statistics import Figure
-from shield_engine.statistics.tests import PairTest, holm, pair_test, settled
-from shield_engine.types import Task
+from shield_engine.statistics.tests import PairTest, Scope, holm, pair_test, settled
+from shield_engine.types import LABELS, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from shield_engine.decide.candidates import Aligned
     from shield_engine.decide.views import ModeView
 
-__all__ = ["Comparison", "Pair", "compare", "compare_slices"]
+__all__ = [
+    "Comparison",
+    "Nouns",
+    "Pair",
+    "about",
+    "compare",
+    "compare_slices",
+    "latency_phrase",
+    "pair_sentence",
+]
 
 MOST_RESAMPLED_ROWS = 200_000
 """Above this many rows in groups a candidate's own F1, MCC and areas are given without an interval:
@@ -210,58 +219,33 @@ def compare(
     views = aligned.views
     if not 0 <= baseline < len(views):
         raise ValueError(f"baseline {baseline} is none of {len(views)} candidates")
-    titles = _titles(aligned)
-    keep = aligned.counts
-    labels = views[0].labels[keep]
-    names = views[0].label_names
-    groups = _codes(aligned, keep)
-    if resamples is None and groups is not None and len(labels) > MOST_RESAMPLED_ROWS:
-        resamples = 0
-    standings = tuple(
-        figures_of(
-            view,
-            keep,
-            aligned.groups,
-            title=title,
-            seed=seed,
-            resamples=resamples,
-            confidence=confidence,
-        ).priced(price_per_hour)
-        for view, title in zip(views, titles, strict=True)
-    )
-    verdicts = np.column_stack([view.predicted[keep] for view in views])
-    patterns = Patterns.of(labels, verdicts, len(names), groups=groups, seed=seed)
-    others = [place for place in range(len(views)) if place != baseline]
-    family = _family(
-        [_pair_tests(labels, verdicts, baseline, place, groups, len(names)) for place in others],
-        confidence,
-    )
+    counted = _counted(aligned)
+    labels, names = counted.labels, views[0].label_names
+    standings = _standings(aligned, counted, seed, confidence, resamples)
     metric = _metric(views[0], labels)
     winner = _winner(standings, metric) if len(labels) else None
+    tables = {} if winner is None else slices
     return Comparison(
         task=views[0].task,
         label_names=names,
-        rows=len(keep),
+        rows=len(aligned.counts),
         n=len(labels),
         positives=int((labels == 1).sum()) if len(names) == 2 else None,
         metric=metric,
         standings=standings,
         baseline=baseline,
         winner=winner,
-        pairs=tuple(
-            _pair(aligned, titles, baseline, place, patterns, tests, groups, seed, confidence)
-            for place, tests in zip(others, family, strict=True)
-        ),
-        slices={}
-        if winner is None
-        else {
-            name: compare_slices(aligned, name, values, winner, seed=seed, confidence=confidence)
-            for name, values in slices.items()
+        pairs=_pairs(aligned, counted, baseline, seed, confidence),
+        slices={
+            name: compare_slices(
+                aligned, name, values, winner or 0, seed=seed, confidence=confidence
+            )
+            for name, values in tables.items()
         },
         frontier=_frontier(standings, metric) if winner is not None else (),
         confidence=confidence,
         seed=seed,
-    )  # fmt: skip
+    ).priced(price_per_hour)
 
 
 def compare_slices(
@@ -283,18 +267,19 @@ def compare_slices(
         seed: Of the resampling.
         confidence: Of intervals, and of the table's own family of tests.
     """
-    keep = aligned.counts
-    return slice_table(
-        name,
-        values[keep],
-        _titles(aligned),
-        aligned.views[0].labels[keep],
-        np.column_stack([view.predicted[keep] for view in aligned.views]),
-        winner=winner,
-        n_classes=len(aligned.views[0].label_names),
-        groups=_codes(aligned, keep),
-        seed=seed,
-        confidence=confidence,
+    counted, values = _counted(aligned), values[aligned.counts]
+    return slice_table(name, values, counted, winner, seed=seed, confidence=confidence)
+
+
+def _counted(aligned: Aligned) -> Counted:
+    """Return the rows that count for every candidate, groups numbered without gaps."""
+    rows, views, groups = aligned.counts, aligned.views, aligned.groups
+    return Counted(
+        titles=_titles(aligned),
+        labels=views[0].labels[rows],
+        verdicts=np.column_stack([view.predicted[rows] for view in views]),
+        n_classes=len(views[0].label_names),
+        groups=None if groups is None else group_codes(groups[rows], int(rows.sum())),
     )
 
 
@@ -311,9 +296,23 @@ def _titles(aligned: Aligned) -> tuple[str, ...]:
     return tuple(titles)
 
 
-def _codes(aligned: Aligned, keep: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-    """Return the group of each row that counts, numbered without gaps."""
-    return None if aligned.groups is None else group_codes(aligned.groups[keep], int(keep.sum()))
+def _standings(
+    aligned: Aligned, counted: Counted, seed: int, confidence: float, resamples: int | None
+) -> tuple[Evaluated, ...]:
+    if resamples is None and counted.groups is not None:
+        resamples = 0 if len(counted.labels) > MOST_RESAMPLED_ROWS else None
+    return tuple(
+        figures_of(
+            view,
+            aligned.counts,
+            aligned.groups,
+            title=title,
+            seed=seed,
+            resamples=resamples,
+            confidence=confidence,
+        )
+        for view, title in zip(aligned.views, counted.titles, strict=True)
+    )
 
 
 def _metric(view: ModeView, labels: NDArray[np.int64]) -> str:
@@ -327,27 +326,16 @@ def _winner(standings: Sequence[Evaluated], metric: str) -> int:
     return values.index(max(values))
 
 
-def _pair_tests(
-    labels: NDArray[np.int64],
-    verdicts: NDArray[np.int64],
-    baseline: int,
-    place: int,
-    groups: NDArray[np.int64] | None,
-    n_classes: int,
-) -> tuple[PairTest, ...]:
-    before, after = verdicts[:, baseline] == labels, verdicts[:, place] == labels
-    scopes = {"all": labels >= 0}
-    if n_classes == 2:
+def _pair_tests(counted: Counted, baseline: int, place: int) -> tuple[PairTest, ...]:
+    labels = counted.labels
+    scopes: dict[Scope, NDArray[np.bool_]] = {"all": labels >= 0}
+    if counted.n_classes == 2:
         scopes |= {"risky": labels == 1, "harmless": labels == 0}
     return tuple(
-        pair_test(
-            scope,  # type: ignore[arg-type]
-            before[rows],
-            after[rows],
-            None if groups is None else groups[rows],
-        )
+        pair_test(scope, part.is_right[:, baseline], part.is_right[:, place], part.groups)
         for scope, rows in scopes.items()
         if rows.any()
+        for part in [counted.at(rows)]
     )
 
 
@@ -364,48 +352,59 @@ def _family(
     )
 
 
+def _pairs(
+    aligned: Aligned, counted: Counted, baseline: int, seed: int, confidence: float
+) -> tuple[Pair, ...]:
+    """Return every other candidate against the baseline."""
+    others = [place for place in range(len(counted.titles)) if place != baseline]
+    family = _family([_pair_tests(counted, baseline, place) for place in others], confidence)
+    patterns = Patterns.of(
+        counted.labels, counted.verdicts, counted.n_classes, groups=counted.groups, seed=seed
+    )
+    return tuple(
+        _pair(aligned, counted, (baseline, place), patterns, tests, seed, confidence)
+        for place, tests in zip(others, family, strict=True)
+    )
+
+
 def _pair(
     aligned: Aligned,
-    titles: Sequence[str],
-    baseline: int,
-    place: int,
+    counted: Counted,
+    places: tuple[int, int],
     patterns: Patterns,
     tests: tuple[PairTest, ...],
-    groups: NDArray[np.int64] | None,
     seed: int,
     confidence: float,
 ) -> Pair:
-    keep = aligned.counts
-    old, new = aligned.views[baseline], aligned.views[place]
-    differences = patterns.differences(baseline, place, confidence)
+    """Return the second of two places against the first."""
+    keep, (old, new) = aligned.counts, (aligned.views[place] for place in places)
+    baseline, candidate = (counted.titles[place] for place in places)
+    differences = patterns.differences(*places, confidence)
     if old.risk is not None and new.risk is not None:
+        risks = old.risk[keep], new.risk[keep]
         differences["roc_auc"] = auc_difference(
-            old.labels[keep], old.risk[keep], new.risk[keep], groups=groups, confidence=confidence
+            counted.labels, *risks, groups=counted.groups, confidence=confidence
         )
-    before, after = old.latency_ms, new.latency_ms
     is_scored = old.is_scored & new.is_scored
-    before, after = (np.where(is_scored, ms, np.nan) for ms in (before, after))
-    latency = tuple(
+    before, after = (np.where(is_scored, view.latency_ms, np.nan) for view in (old, new))
+    p50, p95 = (
         latency_ratio(before, after, percentile, seed=seed, confidence=confidence)
         for percentile in (50, 95)
     )
     differs = is_scored & (old.predicted != new.predicted)
-    n = int(keep.sum())
-    return Pair(
-        candidate=titles[place],
-        baseline=titles[baseline],
-        n=n,
+    pair = Pair(
+        candidate=candidate,
+        baseline=baseline,
+        n=len(counted.labels),
         scored=int(is_scored.sum()),
         differing=int(differs.sum()),
         differences=differences,
         tests=tests,
-        latency=(latency[0], latency[1]),
-        verdict=pair_sentence(
-            titles[place], titles[baseline], nouns=Nouns.of(old.task, old.label_names), n=n,
-            differing=int((differs & keep).sum()), differences=differences, tests=tests,
-            latency=latency[1],
-        ),
-    )  # fmt: skip
+        latency=(p50, p95),
+        verdict="",
+    )
+    nouns = Nouns.of(old.task, old.label_names)
+    return replace(pair, verdict=pair_sentence(pair, nouns, int((differs & keep).sum())))
 
 
 def _frontier(standings: Sequence[Evaluated], metric: str) -> tuple[FrontierPoint, ...]:
@@ -416,3 +415,166 @@ def _frontier(standings: Sequence[Evaluated], metric: str) -> tuple[FrontierPoin
         [standing.asked_rate or 0.0 for standing in standings],
         [standing.cost_per_million for standing in standings],
     )
+
+
+# --- the verdict in words ---------------------------------------------------------------------
+#
+# Only what is decided after Holm's adjustment is said as a fact; the rest says what would decide it.
+
+_SAME_LATENCY = 0.05
+_RISKY_NOUNS = {"injection": "attacks", "toxic": "toxic texts"}
+_HARMLESS_NOUNS = {"benign": "benign rows", "clean": "clean rows"}
+
+
+@dataclass(frozen=True, slots=True)
+class Nouns:
+    """What rows of a kind are called.
+
+    Attributes:
+        risky: Plural of the rows that should be flagged; empty for three classes.
+        harmless: Plural of the others; empty for three classes.
+    """
+
+    risky: str
+    harmless: str
+
+    @classmethod
+    def of(cls, task: Task, label_names: Sequence[str]) -> Nouns:
+        """Return the nouns of a task, or of the two labels that occur in a sentiment set."""
+        if len(label_names) != 2:
+            return cls("", "")
+        other, risky = label_names if task is Task.SENTIMENT else LABELS[task]
+        return cls(
+            _RISKY_NOUNS.get(risky, f"{risky} texts"), _HARMLESS_NOUNS.get(other, f"{other} texts")
+        )
+
+
+def about(rows: int) -> str:
+    """Return a number of rows rounded up to two digits that count: 412 is "420"."""
+    step = 10 ** max(0, len(str(rows)) - 2)
+    return f"{math.ceil(rows / step) * step:,}"
+
+
+def latency_phrase(ratio: LatencyRatio | None) -> str:
+    """Return "at 2.1 times the p95 latency", or nothing where it was not measured."""
+    if ratio is None or ratio.ratio is None:
+        return ""
+    times = ratio.ratio
+    is_same = ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high
+    if is_same or abs(times - 1) < _SAME_LATENCY:
+        return f"at about the same p{ratio.percentile} latency"
+    written = (
+        f"{times:,.0f}" if times >= 10 else f"{times:.1f}" if times >= 0.95 else f"{times:.2g}"
+    )
+    return f"at {written} times the p{ratio.percentile} latency"
+
+
+def pair_sentence(pair: Pair, nouns: Nouns, differing: int) -> str:
+    """Return one sentence of verdict on a candidate against the baseline.
+
+    Args:
+        pair: The two, with differences and adjusted tests.
+        nouns: What the rows are called.
+        differing: Labelled rows that both scored and on which the two verdicts differ.
+    """
+    candidate, baseline, n = pair.candidate, pair.baseline, pair.n
+    at = latency_phrase(pair.latency[1])
+    if n == 0:
+        return (
+            f"No row has both a label and a score of each, so {candidate} and {baseline} can be "
+            "compared only on what they flag and how long they take"
+            + (f": {candidate} works {at}." if at else ".")
+        )
+    if n == 1:
+        return f"Not decisive: one labelled row cannot tell {candidate} from {baseline}."
+    if not differing:
+        return f"{candidate} and {baseline} gave the same verdict on all {n:,} labelled rows" + (
+            f", {candidate} {at}." if at else "."
+        )
+    return _binary(pair, nouns, at) if nouns.risky else _multiclass(pair, at)
+
+
+def _binary(pair: Pair, nouns: Nouns, at: str) -> str:
+    candidate, baseline, differences = pair.candidate, pair.baseline, pair.differences
+    misses, alarms, overall = (pair.test(scope) for scope in ("risky", "harmless", "all"))
+    facts: list[tuple[bool, str]] = []
+    if misses and misses.is_decided:
+        is_better, size = _sized(differences["recall"])
+        word = "fewer" if is_better else "more"
+        facts.append((is_better, f"misses {size} {word} {nouns.risky} per 1,000"))
+    if alarms and alarms.is_decided:
+        is_more, size = _sized(differences["fpr"])
+        word = "more" if is_more else "fewer"
+        facts.append((not is_more, f"raises {size} {word} false alarms per 1,000 {nouns.harmless}"))
+    if not facts and overall and overall.is_decided:
+        is_better, size = _sized(differences["accuracy"])
+        word = "more" if is_better else "fewer"
+        facts.append((is_better, f"gets {size} {word} rows per 1,000 right"))
+    open_points = [
+        _open_point("missed " + nouns.risky, nouns.risky, misses),
+        _open_point("false alarms", nouns.harmless, alarms),
+    ]
+    left = [point for point in open_points if point]
+    if not facts:
+        head = f"Not decisive: on these {pair.n:,} rows {candidate} cannot be told from {baseline}"
+        return "; ".join([head, *left]) + (f"; {candidate} works {at}." if at else ".")
+    head = f"{candidate} {facts[0][1]} than {baseline}"
+    if len(facts) == 2:
+        joint = "and" if facts[0][0] == facts[1][0] else "but"
+        head += f" {joint} {facts[1][1]}"
+    return "; ".join([f"{head}, {at}" if at else head, *left]) + "."
+
+
+def _multiclass(pair: Pair, at: str) -> str:
+    candidate, baseline, differences = pair.candidate, pair.baseline, pair.differences
+    (test,) = pair.tests
+    if not test.is_decided:
+        needed = _would(test, "labelled rows")
+        head = f"Not decisive: on these {test.n:,} rows {candidate} cannot be told from {baseline}"
+        return f"{head} by accuracy{needed}" + (f"; {candidate} works {at}." if at else ".")
+    is_better, size = _sized(differences["accuracy"])
+    word = "more" if is_better else "fewer"
+    macro = differences["macro_f1"]
+    aside = "" if macro.value is None else f" (macro F1 {_points(macro)} points)"
+    head = f"{candidate} gets {size} {word} texts per 1,000 right than {baseline}{aside}"
+    return f"{head}, {at}." if at else f"{head}."
+
+
+def _open_point(what: str, rows: str, test: PairTest | None) -> str:
+    """Return what a test leaves open, empty if it is decided."""
+    if test is None:
+        return f"there are no {rows}, so {what} are unknown"
+    if test.is_decided:
+        return ""
+    if not test.only_baseline + test.only_candidate:
+        return f"on {what} they agree in all {test.n:,} {rows}"
+    return f"on {what} the data cannot decide{_would(test, rows)}"
+
+
+def _would(test: PairTest, rows: str) -> str:
+    if test.rows_needed is None:
+        return ", and no difference shows"
+    return f", about {about(test.rows_needed)} more {rows} would"
+
+
+def _sized(figure: Figure) -> tuple[bool, str]:
+    """Return whether a difference is positive, and its size per 1,000: "3 to 9" or "about 3"."""
+    value = figure.value or 0.0
+    ends = (figure.low, figure.high)
+    if ends[0] is None or ends[1] is None or ends[0] * ends[1] <= 0:
+        return value > 0, f"about {_per_thousand(value)}"
+    low, high = (_per_thousand(end) for end in sorted(ends, key=abs))  # type: ignore[arg-type]
+    return value > 0, f"about {low}" if low == high else f"{low} to {high}"
+
+
+def _per_thousand(share: float) -> str:
+    size = 1_000 * abs(share)
+    if size >= 0.95:
+        return f"{size:,.0f}"
+    return f"{size:.1f}" if size >= 0.05 else "less than 0.1"
+
+
+def _points(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{100 * (figure.value or 0.0):+.1f}"
+    return f"{100 * figure.low:+.1f} to {100 * figure.high:+.1f}"

@@ -6,7 +6,7 @@ Views of the same rows in, counts with the rows behind them out. Nothing here re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shield_engine.decide.views import ModeView
+    from shield_engine.statistics.arrays import Ints, Mask
+    from shield_engine.store.rows import RowFilter
 
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 __all__ = [
     "LENGTH_BANDS",
     "Change",
+    "Counted",
     "FrontierPoint",
     "Lattice",
     "LatticeLine",
@@ -35,6 +36,7 @@ __all__ = [
     "SliceTable",
     "SliceTest",
     "frontier",
+    "in_length_band",
     "lattice",
     "length_bands",
     "slice_table",
@@ -53,8 +55,6 @@ LENGTH_BANDS = (
     "beyond the model's window",
 )
 """Length bands in order; the last one outranks the characters where windows are known."""
-
-_RESAMPLED_ROWS = 4_000_000  # of groups, a slice and rival: some 0.1 s; single rows cost nothing
 
 Finding = Literal["", "loses", "seems to lose"]
 
@@ -282,6 +282,36 @@ class Lattice:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Rows with a label and a verdict of every candidate.
+
+    Attributes:
+        titles: Of the candidates.
+        labels: Shape (n,), none missing.
+        verdicts: Shape (n, candidates), none missing.
+        n_classes: Labels there are.
+        groups: Codes of rows that belong together, shape (n,); `None` if none do.
+    """
+
+    titles: tuple[str, ...]
+    labels: Ints
+    verdicts: Ints
+    n_classes: int
+    groups: Ints | None = None
+
+    @property
+    def is_right(self) -> Mask:
+        """True where a candidate's verdict is the label, shape (n, candidates)."""
+        right: Mask = self.verdicts == self.labels[:, None]
+        return right
+
+    def at(self, rows: Mask | Ints) -> Counted:
+        """Return some of the rows; groups keep their codes."""
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, labels=self.labels[rows], verdicts=self.verdicts[rows], groups=groups)
+
+
 def length_bands(chars: Ints, is_beyond: Mask | None = None) -> NDArray[np.object_]:
     """Return the length band of each row.
 
@@ -296,16 +326,25 @@ def length_bands(chars: Ints, is_beyond: Mask | None = None) -> NDArray[np.objec
     return bands
 
 
+def in_length_band(rows: RowFilter, band: str) -> RowFilter:
+    """Return a filter narrowed to one of `LENGTH_BANDS`.
+
+    As in `length_bands`, rows beyond the model's window are in a band of their own.
+    """
+    place = LENGTH_BANDS.index(band)
+    if place > len(_BAND_EDGES):
+        return replace(rows, is_beyond_window=True)
+    least = _BAND_EDGES[place - 1] + 1 if place else None
+    most = _BAND_EDGES[place] if place < len(_BAND_EDGES) else None
+    return replace(rows, chars=(least, most), is_beyond_window=False)
+
+
 def slice_table(
     name: str,
     values: NDArray[np.object_],
-    titles: Sequence[str],
-    labels: Ints,
-    verdicts: Ints,
-    *,
+    counted: Counted,
     winner: int,
-    n_classes: int,
-    groups: Ints | None = None,
+    *,
     seed: int = 7,
     confidence: float = 0.95,
 ) -> SliceTable:
@@ -314,63 +353,35 @@ def slice_table(
     Args:
         name: Of the slice column.
         values: Each row's value, shape (n,).
-        titles: Of the candidates.
-        labels: Shape (n,), none missing.
-        verdicts: Shape (n, candidates), none missing.
+        counted: Those rows.
         winner: Position of the overall winner.
-        n_classes: Labels there are.
-        groups: Codes of rows that belong together, shape (n,).
         seed: Of the resampling.
         confidence: Of intervals, and of the family of tests.
     """
+    titles = counted.titles
     places: dict[str, int] = {}
     codes = np.fromiter(
         (places.setdefault(str(value), len(places)) for value in values), np.int64, len(values)
     )
-    found, counts = list(places), np.bincount(codes, minlength=len(places)).tolist()
-    order = sorted(range(len(found)), key=lambda place: _slice_order(found[place], counts[place]))
+    names, counts = list(places), np.bincount(codes, minlength=len(places)).tolist()
+    order = sorted(range(len(names)), key=lambda place: _slice_order(names[place], counts[place]))
     shown, hidden = order[:MOST_SLICES], order[MOST_SLICES:]
-    by_code = np.argsort(codes, kind="stable")
-    ends = np.cumsum(counts)
-    members = [by_code[ends[place] - counts[place] : ends[place]] for place in shown]
-    is_right = verdicts == labels[:, None]
+    by_code, ends = np.argsort(codes, kind="stable"), np.cumsum(counts)
+    members = [counted.at(by_code[ends[place] - counts[place] : ends[place]]) for place in shown]
+    rivals = [place for place in range(len(titles)) if place != winner]
     drafts = [
-        [
-            _slice_test(
-                titles[rival],
-                is_right[rows, rival],
-                is_right[rows, winner],
-                None if groups is None else groups[rows],
-                seed,
-                confidence,
-            )
-            for rival in range(len(titles))
-            if rival != winner
-        ]
-        for rows in members
+        [_slice_test(rows, rival, winner, seed, confidence) for rival in rivals] for rows in members
     ]
     adjusted = iter(holm([test.p_value for tests in drafts for test in tests]).tolist())
     lines = []
     for place, rows, tests in zip(shown, members, drafts, strict=True):
-        final = tuple(
-            SliceTest(t.rival, t.difference, t.low, t.high, t.p_value, next(adjusted))
-            for t in tests
-        )
+        final = tuple(replace(test, p_adjusted=next(adjusted)) for test in tests)
         behind = [test for test in final if test.difference < 0]
         finding: Finding = "seems to lose" if behind else ""
         if any(test.p_adjusted <= 1 - confidence for test in behind):
             finding = "loses"
-        figures = {
-            title: _rates(
-                labels[rows],
-                verdicts[rows, column],
-                n_classes,
-                None if groups is None else groups[rows],
-                confidence,
-            )
-            for column, title in enumerate(titles)
-        }
-        lines.append(SliceRow(found[place], len(rows), figures, final, finding))
+        figures = {title: _rates(rows, column, confidence) for column, title in enumerate(titles)}
+        lines.append(SliceRow(names[place], len(rows.labels), figures, final, finding))
     left_out = (len(hidden), sum(counts[place] for place in hidden))
     return SliceTable(name, titles[winner], tuple(lines), left_out)
 
@@ -380,28 +391,26 @@ def _slice_order(value: str, count: int) -> tuple[int, int, str]:
     return band, 0 if band >= 0 else -count, value
 
 
-def _slice_test(
-    title: str, rival: Mask, winner: Mask, groups: Ints | None, seed: int, confidence: float
-) -> SliceTest:
+def _slice_test(rows: Counted, rival: int, winner: int, seed: int, confidence: float) -> SliceTest:
+    before, after, groups = rows.is_right[:, rival], rows.is_right[:, winner], rows.groups
     codes = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    resamples = 1_000 if groups is None else resample_count(len(rival))
+    resamples = 1_000 if groups is None else resample_count(len(before))
     gain = paired_difference(
-        rival, winner, groups=codes, confidence=confidence, resamples=resamples, seed=seed
+        before, after, groups=codes, confidence=confidence, resamples=resamples, seed=seed
     )
-    p_value = pair_p_value(rival, winner, codes)
-    return SliceTest(title, gain.value or 0.0, gain.low, gain.high, p_value, p_value)
+    p_value = pair_p_value(before, after, codes)
+    return SliceTest(rows.titles[rival], gain.value or 0.0, gain.low, gain.high, p_value, p_value)
 
 
-def _rates(
-    labels: Ints, verdict: Ints, n_classes: int, groups: Ints | None, confidence: float
-) -> dict[str, Figure]:
+def _rates(rows: Counted, place: int, confidence: float) -> dict[str, Figure]:
+    labels, verdict = rows.labels, rows.verdicts[:, place]
     parts = {"accuracy": (verdict == labels, np.ones(len(labels), dtype=bool))}
-    if n_classes == 2:
+    if rows.n_classes == 2:
         parts |= {"recall": (verdict == 1, labels == 1), "fpr": (verdict == 1, labels == 0)}
     empty = "no rows of this kind in the slice"
     return {
-        name: proportion(hits, rows, groups, confidence=confidence, empty=empty)
-        for name, (hits, rows) in parts.items()
+        name: proportion(hits, counted, rows.groups, confidence=confidence, empty=empty)
+        for name, (hits, counted) in parts.items()
     }
 
 
@@ -426,12 +435,8 @@ def frontier(
         beaten_by = tuple(
             titles[other] for other, aim in enumerate(aims) if other != place and _beats(aim, own)
         )
-        points.append(
-            FrontierPoint(
-                titles[place], errors[place], p95_ms[place], calls[place], costs[place],
-                not beaten_by, beaten_by,
-            )
-        )  # fmt: skip
+        given = titles[place], errors[place], p95_ms[place], calls[place], costs[place]
+        points.append(FrontierPoint(*given, not beaten_by, beaten_by))
     return tuple(points)
 
 
@@ -454,8 +459,9 @@ def lattice(heuristic: ModeView, model: ModeView, hybrid: ModeView | None = None
     values, first = np.unique(code[places], return_index=True)
     lines = []
     for value, rows in zip(values.tolist(), np.split(places, first[1:]), strict=False):
-        label, one, other = value // width**2 - 1, value // width % width, value % width
-        lines.append(LatticeLine(label, one, other, rows, _meaning(label, one, other)))
+        label, rules, model_says = value // width**2 - 1, value // width % width, value % width
+        meaning = _meaning(label, rules, model_says)
+        lines.append(LatticeLine(label, rules, model_says, rows, meaning))
     lines.sort(key=lambda line: (line.heuristic == line.model, -len(line.rows)))
     changes: tuple[Change, ...] = ()
     if hybrid is not None and bool((labels >= 0).any()):
@@ -469,14 +475,14 @@ def lattice(heuristic: ModeView, model: ModeView, hybrid: ModeView | None = None
     )
 
 
-def _meaning(label: int, one: int, other: int) -> str:
+def _meaning(label: int, rules: int, model: int) -> str:
     if label < 0:
-        return "they agree" if one == other else "they disagree"
-    if one == other:
-        return "both right" if one == label else "both wrong: hard row, or the label is"
-    if one == label:
+        return "they agree" if rules == model else "they disagree"
+    if rules == model:
+        return "both right" if rules == label else "both wrong: hard row, or the label is"
+    if rules == label:
         return "only the heuristic is right"
-    return "only the model is right" if other == label else "both wrong, differently"
+    return "only the model is right" if model == label else "both wrong, differently"
 
 
 def _changes(

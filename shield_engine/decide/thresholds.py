@@ -1,252 +1,41 @@
 """Which threshold: chosen by a constraint, by cost or by a metric, with what the rows can prove.
 
-Scores in, choices out. Hides sorting: a column of a million scores is sorted once, and every
-threshold after that is two binary searches. A row is flagged if its score is at least the threshold.
+Scores in, choices out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from shield_engine.metrics.curves import Counts, ThresholdSweep
-from shield_engine.metrics.inputs import binary_input, group_codes
-from shield_engine.metrics.table import METRICS
-from shield_engine.statistics import Figure
+from shield_engine.decide.column import DRAWN_CUTS, ScoreColumn
+from shield_engine.metrics.curves import ThresholdSweep
 from shield_engine.statistics.intervals import (
     clopper_pearson_bounds,
-    proportion,
 )
-from shield_engine.statistics.resampling import Resamples, cells_drawn, percentile_interval
 from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Choice",
     "FlatRegion",
     "Rule",
-    "ScoreColumn",
     "Weights",
     "best_by_cost",
     "best_by_metric",
     "flat_region",
     "highest_recall",
     "least_alarms",
-    "rates_at",
     "sharpest",
 ]
-
-Metric = Literal["f1", "balanced_accuracy"]
-_DRAWN_CUTS = 400
-
-
-@dataclass(frozen=True)
-class ScoreColumn:
-    """Labelled scores of one mode, sorted by class.
-
-    Attributes:
-        risky: Scores of the risky rows, rising.
-        harmless: Scores of the harmless rows, rising.
-        risky_groups: Group of each risky row in that order; `None` if rows are independent.
-        harmless_groups: The same for harmless rows.
-    """
-
-    risky: Floats
-    harmless: Floats
-    risky_groups: Ints | None = None
-    harmless_groups: Ints | None = None
-
-    @classmethod
-    def of(
-        cls, labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None
-    ) -> ScoreColumn:
-        """Return the column of these rows.
-
-        Args:
-            labels: 1 for risky rows, 0 for harmless ones.
-            scores: Risk of each row, 0..1.
-            groups: Rows that belong together count as fewer in every bound.
-
-        Raises:
-            ValueError: An array has another length, or a value does not fit.
-        """
-        truth, risk = binary_input(labels, scores)
-        codes = None if groups is None else group_codes(groups, len(truth))
-        sides: list[tuple[Floats, Ints | None]] = []
-        for label in (1, 0):
-            rows = np.flatnonzero(truth == label)
-            rows = rows[np.argsort(risk[rows], kind="stable")]
-            sides.append((risk[rows], None if codes is None else codes[rows]))
-        (risky, risky_groups), (harmless, harmless_groups) = sides
-        return cls(risky, harmless, risky_groups, harmless_groups)
-
-    @property
-    def n(self) -> int:
-        """How many rows there are."""
-        return len(self.risky) + len(self.harmless)
-
-    @cached_property
-    def cuts(self) -> Floats:
-        """Distinct scores, highest first: each is a threshold that flags itself."""
-        return np.unique(np.concatenate((self.risky, self.harmless)))[::-1]
-
-    @cached_property
-    def sweep(self) -> ThresholdSweep:
-        """Counts at every cut."""
-        return self.at(self.cuts)
-
-    def at(self, thresholds: ArrayLike) -> ThresholdSweep:
-        """Return the counts at each threshold, in the order given."""
-        return ThresholdSweep.of(self.risky, self.harmless, thresholds)
-
-    def drawn(self, points: int = _DRAWN_CUTS) -> ThresholdSweep:
-        """Return the counts at no more than `points` cuts, evenly spread over the flagged share."""
-        if len(self.cuts) <= points:
-            return self.sweep
-        places = np.linspace(0, len(self.cuts) - 1, points // 2).astype(np.int64)
-        even = np.linspace(self.cuts[-1], self.cuts[0], points - points // 2)
-        return self.at(np.unique(np.concatenate((self.cuts[places], even)))[::-1])
-
-    def threshold_of(self, cut: float) -> float:
-        """Return the roundest number that flags exactly the rows that `cut` flags.
-
-        It lies above the next lower score and not above `cut`, near the middle, with as few digits
-        as the gap allows; so a policy reads well and survives any file.
-        """
-        lower = max(
-            (float(side[place - 1]) for side in (self.risky, self.harmless)
-             if (place := int(np.searchsorted(side, cut))) > 0),
-            default=0.0,
-        )  # fmt: skip
-        if cut <= 0.0:
-            return 0.0
-        middle = (lower + cut) / 2
-        for digits in range(1, 17):
-            rounded = round(middle, digits)
-            if lower < rounded <= cut:
-                return rounded
-        return cut
-
-    def effective(self, thresholds: ArrayLike, label: int) -> tuple[Floats, Floats]:
-        """Return (flagged, rows) of one class at each threshold, each worth what its groups are."""
-        wanted = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-        side = self.risky if label else self.harmless
-        flagged = (len(side) - np.searchsorted(side, wanted)).astype(np.float64)
-        spread = self._spreads[label]
-        if spread is None:
-            return flagged, np.full(len(wanted), float(len(side)))
-        sizes = spread.effective(flagged)
-        return flagged / len(side) * sizes, sizes
-
-    def group_counts(self, threshold: float) -> Counts | None:
-        """Return the counts of each group; `None` without groups."""
-        if self.risky_groups is None or self.harmless_groups is None:
-            return None
-        width = max(
-            int(side.max(initial=-1)) + 1 for side in (self.risky_groups, self.harmless_groups)
-        )
-        hits = self.risky_groups[np.searchsorted(self.risky, threshold) :]
-        alarms = self.harmless_groups[np.searchsorted(self.harmless, threshold) :]
-        tp, risky, fp, harmless = (
-            np.bincount(codes, minlength=width)
-            for codes in (hits, self.risky_groups, alarms, self.harmless_groups)
-        )
-        return Counts(tp, fp, risky - tp, harmless - fp)
-
-    def cells_drawn(self, threshold: float, times: int, seed: int) -> Floats:
-        """Return tp, fp, fn and tn of each resample, shape (times, 4)."""
-        if self.risky_groups is None:
-            counts = self.at(threshold)
-            tp, fp, fn, tn = (int(cell[0]) for cell in counts.cells)
-            return cells_drawn(np.array([tp, 0, fn, 0, 0, fp, 0, tn]), 4, times, seed)
-        sides = (
-            np.where(self.risky >= threshold, 0, 2),
-            np.where(self.harmless >= threshold, 1, 3),
-        )
-        return self.resamples(times, seed).cells(np.concatenate(sides), 4)
-
-    def resamples(self, times: int, seed: int) -> Resamples:
-        """Return how the rows, risky ones first, are resampled."""
-        groups = None
-        if self.risky_groups is not None and self.harmless_groups is not None:
-            groups = np.concatenate((self.risky_groups, self.harmless_groups))
-        classes = np.repeat([0, 1], [len(self.risky), len(self.harmless)])
-        return Resamples(classes, groups, times, seed)
-
-    def group_count(self, label: int) -> int | None:
-        """Return how many groups hold rows of a class; `None` if its rows are independent."""
-        spread = self._spreads[label]
-        return None if spread is None else spread.groups
-
-    @cached_property
-    def _spreads(self) -> tuple[_Spread | None, _Spread | None]:
-        """Spread over groups of harmless and of risky rows."""
-        return _spread(self.harmless_groups), _spread(self.risky_groups)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """What the rows of one class are worth at any threshold, by running sums over their groups.
-
-    With h flagged rows of the m of each group, the variance between groups needs only the sums of
-    h^2, h m and m^2, and each row that a falling threshold adds changes the first two by a known
-    amount. So a million grouped rows are summed once, and no threshold counts them again.
-
-    Attributes:
-        squares: Sum of h^2 once 0, 1, 2, ... of the highest rows are flagged.
-        crossed: Sum of h m, likewise.
-        square_sizes: Sum of m^2.
-        groups: How many groups there are.
-    """
-
-    squares: Floats
-    crossed: Floats
-    square_sizes: float
-    groups: int
-
-    def effective(self, flagged: Floats) -> Floats:
-        """Return `statistics.effective_size` where so many of the highest rows are flagged."""
-        total = float(len(self.squares) - 1)
-        place = flagged.astype(np.int64)
-        rate = flagged / total
-        squares = self.squares[place]
-        residual = squares - 2 * rate * self.crossed[place] + rate**2 * self.square_sizes
-        # Equal rates in all groups leave rounding only, some 1e-15 of the terms.
-        residual = np.where(residual <= 1e-11 * squares, 0.0, residual)
-        between = self.groups / max(self.groups - 1, 1) * residual / total**2
-        binomial = rate * (1 - rate) / total
-        is_known = (between > 0) & (binomial > 0) & (self.groups > 1)
-        sizes: Floats = np.where(
-            is_known,
-            np.minimum(total, total * binomial / np.where(is_known, between, 1.0)),
-            float(self.groups),
-        )
-        return sizes
-
-
-def _spread(groups: Ints | None) -> _Spread | None:
-    if groups is None or not len(groups):
-        return None
-    codes = np.unique(groups[::-1], return_inverse=True)[1].reshape(-1)
-    sizes = np.bincount(codes)
-    order = np.argsort(codes, kind="stable")
-    seen_before = np.empty(len(codes), dtype=np.int64)
-    seen_before[order] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return _Spread(
-        squares=np.concatenate(([0.0], np.cumsum(2.0 * seen_before + 1))),
-        crossed=np.concatenate(([0.0], np.cumsum(sizes[codes].astype(np.float64)))),
-        square_sizes=float(np.sum(sizes.astype(np.float64) ** 2)),
-        groups=len(sizes),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,45 +95,7 @@ class FlatRegion:
     worst_loss: float
 
 
-def rates_at(
-    column: ScoreColumn, threshold: float, *, resamples: int = 0, seed: int = 7,
-    confidence: float = 0.95,
-) -> dict[str, Figure]:  # fmt: skip
-    """Return accuracy, precision, recall, FPR, F1, MCC and balanced accuracy at a threshold.
-
-    Proportions have Wilson intervals, as in `binary_metrics`; with groups they count what their
-    rows are worth. The others get a bootstrap if `resamples` is given: of the confusion matrix, or
-    of the groups' matrices. At a fixed threshold that is the same as one of rows or whole groups,
-    but takes no longer for a million of them. Values never depend on it.
-    """
-    counts, by_group = column.at(threshold), column.group_counts(threshold)
-    figures = {
-        name: proportion(
-            hits,
-            rows,
-            None if by_group is None else np.arange(len(rows)),
-            confidence=confidence,
-            empty=METRICS[name].undefined,
-        )
-        for name, (hits, rows) in (by_group or counts).shares.items()
-    }
-    drawn = None
-    if resamples and column.n > 1:
-        drawn = Counts(*column.cells_drawn(threshold, resamples, seed).T)
-    for name in ("f1", "mcc", "balanced_accuracy"):
-        figures[name] = _resampled(
-            float(getattr(counts, name)[0]),
-            None if drawn is None else getattr(drawn, name),
-            column.n,
-            confidence,
-            f"bootstrap({resamples}, seed {seed})",
-        )
-    return figures
-
-
-def highest_recall(
-    column: ScoreColumn, max_fpr: float, *, confidence: float = 0.95
-) -> Choice:  # fmt: skip
+def highest_recall(column: ScoreColumn, max_fpr: float, *, confidence: float = 0.95) -> Choice:
     """Return the lowest threshold whose FPR is proved to be at most `max_fpr`.
 
     Proved means the one-sided Clopper-Pearson upper bound. The bound holds for a threshold named
@@ -384,9 +135,12 @@ def highest_recall(
             else "more rows would not help: the highest score is shared by too many harmless rows"
         )
         return Choice(
-            None, how, bound=bound(float(column.cuts[0])), needed=needed,
+            None,
+            how,
+            bound=bound(float(column.cuts[0])),
+            needed=needed,
             problem=f"infeasible: no threshold that flags anything stays below the limit; {more}",
-        )  # fmt: skip
+        )
     return _choice(column, float(column.cuts[place]), how, bound=bound, value="recall")
 
 
@@ -418,9 +172,12 @@ def least_alarms(column: ScoreColumn, min_recall: float, *, confidence: float = 
             else "no number of rows proves a recall of 1"
         )
         return Choice(
-            None, how, bound=best, needed=needed,
+            None,
+            how,
+            bound=best,
+            needed=needed,
             problem=f"infeasible: {more} (all {there} found prove only {best:.2%})",
-        )  # fmt: skip
+        )
     return _choice(column, float(column.cuts[place]), how, bound=bound, value="fpr")
 
 
@@ -443,25 +200,27 @@ def sharpest(
     def bounds(thresholds: ArrayLike) -> Floats:
         hits, risky = column.effective(thresholds, 1)
         alarms, harmless = column.effective(thresholds, 0)
-        found = prevalence * (1 - _upper(risky - hits, risky, each))
-        flagged = found + (1 - prevalence) * _upper(alarms, harmless, each)
-        return np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+        caught = prevalence * (1 - _upper(risky - hits, risky, each))
+        flagged = caught + (1 - prevalence) * _upper(alarms, harmless, each)
+        return np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
 
-    drawn = column.drawn(2 * _DRAWN_CUTS).thresholds
+    drawn = column.drawn(2 * DRAWN_CUTS).thresholds
     proved = bounds(drawn)
     fits = np.flatnonzero(proved >= min_precision)
     if not len(fits):
         best = float(proved.max(initial=0.0))
         return Choice(
-            None, how, bound=best,
+            None,
+            how,
+            bound=best,
             problem=f"infeasible: the best these rows prove is {best:.1%}; more harmless rows "
             "narrow the bound, a higher prevalence or a better scanner raises it",
-        )  # fmt: skip
+        )
     last = int(fits[-1])
     lowest = float(drawn[last + 1]) if last + 1 < len(drawn) else -np.inf
     between = column.cuts[(column.cuts <= drawn[last]) & (column.cuts > lowest)]
-    kept = between[bounds(between) >= min_precision]
-    cut = float(kept[-1] if len(kept) else drawn[last])
+    proved_between = between[bounds(between) >= min_precision]
+    cut = float(proved_between[-1] if len(proved_between) else drawn[last])
     return _choice(
         column, cut, how, bound=lambda threshold: float(bounds(threshold)[0]), value="recall"
     )
@@ -501,15 +260,18 @@ def best_by_cost(
     # Flagging nothing gains 0; where that is best, say so with the highest threshold there is.
     if values[place] <= 0:
         return Choice(
-            None, how, fn=len(column.risky), tn=len(column.harmless),
+            None,
+            how,
+            fn=len(column.risky),
+            tn=len(column.harmless),
             value=1_000 * (weights.risky + per_text),
             problem="flagging nothing is cheapest at these costs",
-        )  # fmt: skip
+        )
     chosen = _choice(column, float(column.cuts[place]), how, value="recall")
-    return _with_value(chosen, 1_000 * (weights.risky - float(values[place]) + per_text))
+    return replace(chosen, value=1_000 * (weights.risky - float(values[place]) + per_text))
 
 
-def best_by_metric(column: ScoreColumn, metric: Metric) -> Choice:
+def best_by_metric(column: ScoreColumn, metric: Literal["f1", "balanced_accuracy"]) -> Choice:
     """Return the threshold of the highest F1 or balanced accuracy on these rows."""
     how = f"highest {metric.replace('_', ' ')}"
     if not len(column.risky) or not len(column.harmless):
@@ -518,7 +280,7 @@ def best_by_metric(column: ScoreColumn, metric: Metric) -> Choice:
     values = sweep.f1 if metric == "f1" else (1 + Weights(1.0, 1.0).of(sweep)) / 2
     place = int(np.nanargmax(values))
     chosen = _choice(column, float(column.cuts[place]), how, value="recall")
-    return _with_value(chosen, float(values[place]))
+    return replace(chosen, value=float(values[place]))
 
 
 def flat_region(
@@ -531,7 +293,7 @@ def flat_region(
     a^2 r (1 - r) / P + b^2 f (1 - f) / N. A threshold belongs to the region while it is neither
     worse nor better by more than `z` standard errors; the region ends at the first that is.
     """
-    sweep = column.drawn(2 * _DRAWN_CUTS)
+    sweep = column.drawn(2 * DRAWN_CUTS)
     here = column.at(threshold)
     risky, harmless = max(len(column.risky), 1), max(len(column.harmless), 1)
     r = np.abs(sweep.tp - here.tp[0]) / risky
@@ -592,30 +354,34 @@ class Rule:
             return sharpest(column, self.limit, self.prevalence, confidence=self.confidence)
         if self.kind == "cost":
             return best_by_cost(
-                column, miss=self.miss, false_alarm=self.false_alarm,
-                prevalence=self.prevalence, per_text=self.per_text,
-            )  # fmt: skip
+                column,
+                miss=self.miss,
+                false_alarm=self.false_alarm,
+                prevalence=self.prevalence,
+                per_text=self.per_text,
+            )
         return best_by_metric(column, self.kind)
+
+    @property
+    def _linear(self) -> Weights:
+        """What is made high where that is linear in the rates."""
+        if self.kind == "cost":
+            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
+        if self.kind == "balanced_accuracy":
+            return Weights(0.5, 0.5)
+        return Weights(0.0, 1.0) if self.kind == "recall" else Weights(1.0, 0.0)
 
     def weights(self, column: ScoreColumn, threshold: float) -> Weights:
         """Return the linear objective that the rule's threshold maximises.
 
         For F1 it is that of Dinkelbach (1967): at the maximum F*, tp (2 - F*) - fp F* is highest.
         """
-        if self.kind == "cost":
-            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
-        if self.kind == "balanced_accuracy":
-            return Weights(0.5, 0.5)
-        if self.kind == "recall":
-            return Weights(0.0, 1.0)
         if self.kind != "f1":
-            return Weights(1.0, 0.0)
+            return self._linear
         counts = column.at(threshold)
         best = float(np.nan_to_num(counts.f1[0]))
         scale = max(float(2 * counts.tp[0] + counts.fp[0] + counts.fn[0]), 1.0)
-        return Weights(
-            (2 - best) * len(column.risky) / scale, best * len(column.harmless) / scale
-        )  # fmt: skip
+        return Weights((2 - best) * len(column.risky) / scale, best * len(column.harmless) / scale)
 
     def flat(self, column: ScoreColumn, threshold: float) -> FlatRegion:
         """Return the thresholds that these rows cannot tell from `threshold` by this rule.
@@ -623,10 +389,10 @@ class Rule:
         Under a limit only the side that keeps it counts: higher thresholds under a limit of FPR or
         precision, lower ones under a limit of recall.
         """
-        found = flat_region(column, threshold, self.weights(column, threshold))
+        region = flat_region(column, threshold, self.weights(column, threshold))
         if self.kind in {"fpr", "precision"}:
-            return replace(found, low=threshold)
-        return replace(found, high=threshold) if self.kind == "recall" else found
+            return replace(region, low=threshold)
+        return replace(region, high=threshold) if self.kind == "recall" else region
 
     def objective(self, sweep: ThresholdSweep) -> Floats:
         """Return what the rule makes high, at each threshold: F1, recall, minus FPR or cost."""
@@ -634,11 +400,7 @@ class Rule:
             return np.nan_to_num(sweep.f1)
         if self.kind == "balanced_accuracy":
             return (1 + Weights(1.0, 1.0).of(sweep)) / 2
-        if self.kind == "cost":
-            return Weights(
-                self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm
-            ).of(sweep)  # fmt: skip
-        return Weights(0.0, 1.0).of(sweep) if self.kind == "recall" else Weights(1.0, 0.0).of(sweep)
+        return self._linear.of(sweep)
 
 
 def _choice(
@@ -662,22 +424,6 @@ def _choice(
         bound=None if bound is None else bound(threshold),
         value=None if np.isnan(rate) else float(rate),
     )
-
-
-def _with_value(choice: Choice, value: float) -> Choice:
-    return replace(choice, value=value)
-
-
-def _resampled(
-    value: float, samples: Floats | None, n: int, confidence: float, method: str
-) -> Figure:
-    """Return a figure with the interval that its resamples give, if any."""
-    if np.isnan(value):
-        return Figure(None, None, None, n, "undefined for these counts")
-    ends = None if samples is None else percentile_interval(samples, confidence)
-    if ends is None:
-        return Figure(value, None, None, n, "no interval: no resamples, or all alike")
-    return Figure.around(value, ends, n, method)
 
 
 def _upper(hits: Floats, rows: Floats, confidence: float) -> Floats:

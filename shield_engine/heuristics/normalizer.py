@@ -8,15 +8,12 @@ encoded runs decoded. Rules run over every view, so a guess that is wrong costs 
 no accuracy.
 
 All work is linear in the length of the text: each pattern consumes what it looks at, views of one
-kind are joined into one, and decoding stops at a depth of two.
+kind are joined into one, and decoding stops at a depth of three.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import codecs
-import html
 import re
 import unicodedata
 from array import array
@@ -25,9 +22,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import ascii_letters
-from urllib.parse import unquote_to_bytes
 
 import re2
+
+from shield_engine.heuristics.decoding import (
+    BASE32,
+    BASE64,
+    BINARY,
+    ESCAPE,
+    HEX,
+    from_base32,
+    from_base64,
+    from_binary,
+    from_hex,
+    readable,
+    unescape,
+)
+from shield_engine.hostile_text import INVISIBLE
 
 __all__ = [
     "NORMALIZER_VERSION",
@@ -39,13 +50,16 @@ __all__ = [
     "normalize",
 ]
 
-NORMALIZER_VERSION = "5"
+NORMALIZER_VERSION = "6"
 """Part of every heuristic version: raise it whenever a view of some text changes."""
 
 _Note = Callable[[str, int, int], None]
 
-_MAX_DEPTH = 2
-_MIN_DECODED = 6  # shorter decoded runs carry no instruction and are mostly accidents
+_MAX_DEPTH = 3
+_LONGEST_FOLD = (
+    6  # one code point of NFKC grows to 18 characters, a million of them to as many pages
+)
+
 
 # Words an attack is written with; they show that a rotated, reversed or glued run is text.
 # Six letters or more, so that neither their rotation nor their reversal is a word somewhere.
@@ -96,10 +110,6 @@ _GLUE = (
     "your",
 )
 
-_INVISIBLE = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff"
-)
 _MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 
 # Those that no eye tells from the Latin letter; a word made of these alone may be forged.
@@ -134,9 +144,13 @@ _LEET = str.maketrans(
     }
 )  # fmt: skip
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_INVISIBLE_RUN = re.compile(f"[{_INVISIBLE}]+")
-_HIDDEN_IN_WORD = re.compile(f"(?<=[A-Za-z])[{_INVISIBLE}]+(?=[A-Za-z])")
+# Colours and cursor moves of a terminal, titles of its window, and what backspaces erase.
+_TERMINAL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z^_])|(?P<erased>\x08+)"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_INVISIBLE_RUN = re.compile(f"[{INVISIBLE}]+")
+_HIDDEN_IN_WORD = re.compile(f"(?<=[A-Za-z])[{INVISIBLE}]+(?=[A-Za-z])")
 _BIDI_OVERRIDE = re.compile("[\u202d\u202e]")
 _MARK = re.compile(f"[{_MARKS}]")
 # A flag such as Scotland's is a black flag and up to seven tag characters.
@@ -146,17 +160,14 @@ _STYLED_WORD = re.compile(
     "[\U0001d400-\U0001d7ff\u24b6-\u24e9\U0001f130-\U0001f189\uff21-\uff3a\uff41-\uff5a]{3,}"
 )
 _SYMBOL_IN_WORD = re.compile("(?<=[A-Za-z])[\u2190-\u2bff\U0001f000-\U0001faff]+(?=[A-Za-z])")
+_MARKUP_IN_WORD = re.compile(
+    r"(?<=[A-Za-z])(?:\*\*|~~|<!--[^<>\n]{0,40}-->"
+    r"|</?(?:b|em|font|i|mark|s|small|span|strong|sub|sup|u|wbr)>)(?=[A-Za-z])"
+)
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W_]+")
 _OTHER_SCRIPT = re.compile(r"[Ͱ-ԯ԰-֏]")
 
-_ESCAPE = re.compile(
-    r"(?:%[0-9A-Fa-f]{2})+|(?:\\x[0-9A-Fa-f]{2})+|(?:\\u[0-9A-Fa-f]{4})+"
-    r"|&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
-)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
-_HEX = re.compile(r"(?:0x)?[0-9A-Fa-f]{2}(?:[ :,-]?(?:0x)?[0-9A-Fa-f]{2}){7,}")
-_BINARY = re.compile(r"[01]{8}(?: ?[01]{8}){5,}")
 _TOKEN = re.compile(r"[A-Za-z0-9@$!|€£¢¥+]+")
 _SPACED = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z0-9@$!](?:[ \t._*/|,~-][A-Za-z0-9@$!]){3,}(?![A-Za-z0-9])"
@@ -194,6 +205,8 @@ _SUSPICIOUS = "|".join(
         f"(?i:{_ROTATED.pattern})",
         f"(?i:{_REVERSED.pattern})",
         r"\x0b",
+        r"[A-Za-z](?:\*\*|~~|<!--|</?[a-z]{1,6}>)[A-Za-z<]",
+        r"[A-Za-z]<!--",
     )
 )
 
@@ -328,51 +341,8 @@ def _fold(char: str) -> str:
             folded.append(_FOLDS.get(part, base))
         else:
             folded.append(_FOLDS.get(part) or (part.lower() if len(part.lower()) == 1 else part))
-    return "".join(folded)
-
-
-def _readable(data: bytes) -> str | None:
-    """Return decoded bytes if they are text that a person could have written."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return None
-    bare = text.translate({9: None, 10: None, 13: None, 32: None})
-    if len(text) < _MIN_DECODED or not bare.isprintable():
-        return None
-    letters = sum(map(str.isalpha, bare))
-    is_written = letters >= 0.6 * len(bare) and letters >= 4
-    return text if is_written or _HEX.fullmatch(text) or _BINARY.fullmatch(text) else None
-
-
-def _from_base64(run: str) -> str | None:
-    compact = "".join(run.split()).rstrip("=").translate({45: 43, 95: 47})
-    compact = compact[: len(compact) - 1] if len(compact) % 4 == 1 else compact
-    try:
-        return _readable(base64.b64decode(compact + "=" * (-len(compact) % 4)))
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _from_hex(run: str) -> str | None:
-    digits = re.sub(r"0x|[ :,-]", "", run)
-    return _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))
-
-
-def _from_binary(run: str) -> str | None:
-    bits = run.replace(" ", "")
-    return _readable(int(bits, 2).to_bytes(len(bits) // 8, "big")) if len(bits) < 80_000 else None
-
-
-def _unescape(run: str) -> str:
-    if run[0] == "&":
-        return html.unescape(run)
-    if run[0] == "%":
-        return unquote_to_bytes(run).decode(errors="replace")
-    if run[1] == "x":
-        return bytes.fromhex(run.replace("\\x", "")).decode(errors="replace")
-    units = bytes.fromhex(run.replace("\\u", ""))
-    return units.decode("utf-16-be", errors="replace")
+    whole = "".join(folded)
+    return whole if len(whole) <= _LONGEST_FOLD else char
 
 
 def _unleet(token: str) -> str:
@@ -407,18 +377,20 @@ class Normalizer:
     def normalize(self, text: str) -> Normalized:
         """Return the views of a text.
 
-        Any `str` will do: a lone surrogate reads as U+FFFD. Plain ASCII text without a trace of
-        a disguise comes back as its only view, after one linear pass.
+        Any `str` will do: a lone surrogate is as invisible as a control character. Plain ASCII text
+        without a trace of a disguise comes back as its only view, after one linear pass.
         """
-        if text.isascii():
+        printed = _as_printed(text)
+        if printed is not None or not text.isascii() or _CONTROL.search(text):
+            source = text if printed is None else printed[0].text
+            base, undone, hidden = _fold_text(source, printed and printed[0])
+            undone += printed[1] if printed else []
+            views = [base, *hidden]
+        else:
             if self._suspicious.search(text) is None and not _is_rotated(text):
                 return Normalized((View(text, "text"),))
-            base = View(text.replace("\x0b", " "), "text")
-            undone: list[Undone] = []
-            views = [base]
-        else:
-            base, undone, hidden = _fold_text(_SURROGATE.sub("\ufffd", text))
-            views = [base, *hidden]
+            undone = []
+            views = [View(text.replace("\x0b", " "), "text")]
         for view in tuple(views):
             self._expand(view, 1, views, undone)
         return Normalized(tuple(views), tuple(undone))
@@ -446,6 +418,26 @@ class Normalizer:
                 self._expand(inner, depth + 1, views, undone)
 
 
+def _as_printed(text: str) -> tuple[View, list[Undone]] | None:
+    """Return a text as a terminal shows it, and what backspaces erased; `None` if that is all of it.
+
+    Colours are no disguise by themselves: logs are full of them.
+    """
+    if "\x1b" not in text and "\x08" not in text:
+        return None
+    changes: list[tuple[int, int, str]] = []
+    erased: list[Undone] = []
+    end = 0
+    for match in _TERMINAL.finditer(text):
+        start = match.start()
+        if backspaces := match.group("erased"):
+            start = max(end, start - len(backspaces))
+            erased.append(Undone("erased", start, match.end()))
+        changes.append((start, match.end(), ""))
+        end = match.end()
+    return _rewrite(text, "printed", changes, None), erased[:5]
+
+
 def _fold_text(text: str, parent: View | None = None) -> tuple[View, list[Undone], list[View]]:
     """Return the folded view of a text outside ASCII, what was undone, and hidden texts.
 
@@ -454,7 +446,9 @@ def _fold_text(text: str, parent: View | None = None) -> tuple[View, list[Undone
     """
     undone: list[Undone] = []
     hidden: list[View] = []
-    distinct = {char for char in set(text) if char > "\x7f" or char in "`\x0b"}
+    distinct = {char for char in set(text) if char > "\x7e" or char < " " or char == "`"} - set(
+        "\t\n\f\r"
+    )
     table: dict[int, str] = {}
     growing: list[str] = []
     for char in distinct:
@@ -480,7 +474,7 @@ def _fold_text(text: str, parent: View | None = None) -> tuple[View, list[Undone
     if growing or has_invisible or has_marks:
         grown = f"[{re.escape(''.join(sorted(growing)))}]" if growing else r"\b\B"
         finder = re.compile(
-            f"(?P<grown>{grown})|(?P<marked>[^\\W\\d_][{_MARKS}]+)|[{_INVISIBLE}{_MARKS}]+"
+            f"(?P<grown>{grown})|(?P<marked>[^\\W\\d_][{_MARKS}]+)|[{INVISIBLE}{_MARKS}]+"
         )
         view = _rewrite(text, "text", _folding_edits(text, finder, note), parent)
     else:
@@ -524,9 +518,8 @@ def _hidden_texts(text: str, parent: View | None, note: _Note) -> Iterator[View]
     for match in _SELECTOR_RUN.finditer(text):
         codes = (ord(c) for c in match.group())
         data = bytes(c - 0xFE00 if c < 0xFE10 else c - 0xE0100 + 16 for c in codes)
-        readable = _readable(data)
-        if readable:
-            runs.append((*match.span(), readable))
+        if decoded := readable(data):
+            runs.append((*match.span(), decoded))
     if runs:
         runs.sort()
         for start, end, _ in runs:
@@ -611,7 +604,7 @@ def _respell_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int,
 def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tuple[int, int]]]]:
     """Yield each decoded view with the spans (of `view`) that count as hiding something."""
     text = view.text
-    escapes = [(*m.span(), _unescape(m.group())) for m in _ESCAPE.finditer(text)]
+    escapes = [(*m.span(), unescape(m.group())) for m in ESCAPE.finditer(text)]
     if escapes:
         # Spaces, signs and accents are escaped for good reasons; plain letters never are.
         odd = [(s, e) for s, e, out in escapes if any(c.isascii() and c.isalpha() for c in out)]
@@ -621,10 +614,15 @@ def _decode(view: View, *, is_scrambled: bool) -> Iterator[tuple[View, list[tupl
     between = [(*m.span(), "") for m in _SYMBOL_IN_WORD.finditer(text)]
     if len(between) > 3:
         yield _rewrite(text, "symbols_in_words", between, view), [m[:2] for m in between[:5]]
+    marked = [(*m.span(), "") for m in _MARKUP_IN_WORD.finditer(text)]
+    if len(marked) > 1:
+        odd_marks = [m[:2] for m in marked[:5]] if len(marked) > 3 else []
+        yield _rewrite(text, "markup_in_words", marked, view), odd_marks
     for kind, pattern, decode in (
-        ("base64", _BASE64, _from_base64),
-        ("hex", _HEX, _from_hex),
-        ("binary", _BINARY, _from_binary),
+        ("base32", BASE32, from_base32),
+        ("base64", BASE64, from_base64),
+        ("hex", HEX, from_hex),
+        ("binary", BINARY, from_binary),
     ):
         decoded_runs = ((*m.span(), decode(m.group())) for m in pattern.finditer(text))
         runs = [(start, end, out) for start, end, out in decoded_runs if out]
@@ -675,8 +673,9 @@ def hidden_readings(normalized: Normalized) -> tuple[View, ...]:
     taken out of it.
     """
     readings = []
-    if any(undone.kind in _FOLDED for undone in normalized.undone):
-        readings.append(normalized.views[0])
+    plainest = normalized.views[0]
+    if plainest.parent is not None or any(u.kind in _FOLDED for u in normalized.undone):
+        readings.append(plainest)
     for view in normalized.views[1:]:
         if view.kind == "respelled" and not view.is_mostly_disguised:
             continue

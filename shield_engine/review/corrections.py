@@ -1,4 +1,4 @@
-"""What a review leads to: labels to doubt, a corrected dataset version, hard cases to train on.
+"""What a review leads to: a corrected dataset version, and hard cases to train on.
 
 Stored scores and annotations in. Only `corrected_version` writes: it adds a version, none changes.
 """
@@ -17,8 +17,7 @@ import numpy as np
 
 from shield_engine.datasets.importing import row_code
 from shield_engine.datasets.profile import Profiler
-from shield_engine.decide.judged import RowJudge, verdicts_of
-from shield_engine.decide.slices import LENGTH_BANDS
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.store import DatasetInfo, Scores, Store, StoredRow
 from shield_engine.store.notes import Annotation, dataset_annotations
@@ -32,179 +31,26 @@ from shield_engine.types import LABELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    from shield_engine.review.neighbours import NeighbourIndex
 
 __all__ = [
     "EXCLUDE_TAG",
     "Correction",
     "HardCase",
     "HardCases",
-    "Suspect",
     "cases_as_csv",
     "cases_as_jsonl",
     "corrected_version",
     "hard_cases",
-    "in_length_band",
-    "label_suspects",
     "planned_correction",
-    "with_neighbours",
 ]
 
 EXCLUDE_TAG = "exclude"
 """Rows that bear it can be left out of a corrected version, and never are hard cases."""
-MOST_SUSPECTS = 200
 MOST_HARD_CASES = 50_000
 
-_NEIGHBOURS = 5
-_LEAST_SIMILARITY = 0.3
 _KEPT_CHANGES = 1_000
 _BATCH_ROWS = 10_000
-_BAND_CHARS = ((None, 50), (51, 200), (201, 500), (501, 2_000), (2_001, None))
-
-
-def in_length_band(rows: RowFilter, band: str) -> RowFilter:
-    """Return a filter narrowed to one of `LENGTH_BANDS`.
-
-    As in `length_bands`, rows beyond the model's window are in a band of their own.
-    """
-    place = LENGTH_BANDS.index(band)
-    if place == len(_BAND_CHARS):
-        return replace(rows, is_beyond_window=True)
-    return replace(rows, chars=_BAND_CHARS[place], is_beyond_window=False)
-
-
-# --- suspected label errors -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A row whose label is contradicted.
-
-    Attributes:
-        row_index: Which row.
-        label: Class index it has.
-        suggested: Class index that the scores speak for.
-        score: Rank, higher is more suspect; see `label_suspects` and `with_neighbours`.
-        shares: Part → probability of the label it has.
-        agreeing: Near neighbours that have the suggested label; `None` if none were looked up.
-        neighbours: Near neighbours with a label.
-    """
-
-    row_index: int
-    label: int
-    suggested: int
-    score: float
-    shares: Mapping[str, float]
-    agreeing: int | None = None
-    neighbours: int = 0
-
-
-def label_suspects(scores: Scores, most: int = MOST_SUSPECTS) -> list[Suspect]:
-    """Return the rows whose label the scores contradict with confidence, most suspect first.
-
-    Confident learning (Northcutt, Jiang, Chuang 2021, "Confident Learning: Estimating Uncertainty
-    in Dataset Labels", section 3) on the mean probabilities of the parts that the run scored: a row
-    is confidently of class j where P(j) reaches the mean P(j) of the rows labelled j, and of
-    several such classes the most probable counts. A row is suspect if that class is not its label
-    and every part, normalised by the same class means of its own, speaks for that class rather
-    than for the label. Its score is P(j) - mean of j minus P(label) - mean of the label: how much
-    surer than usual the parts are of the other class.
-
-    Rows without a label or without a score of some part are never suspect, nor is any row where
-    one class only occurs or all scores are equal.
-    """
-    parts = {
-        name: probabilities
-        for name, probabilities in (("heuristic", scores.heuristic), ("ml", scores.model))
-        if probabilities is not None
-    }
-    usable = np.flatnonzero(
-        (scores.labels >= 0)
-        & np.logical_and.reduce([~np.isnan(shares[:, 0]) for shares in parts.values()])
-    )
-    truth = scores.labels[usable]
-    present = np.unique(truth)
-    if len(present) < 2:
-        return []
-    used = np.stack([shares[usable] for shares in parts.values()])
-    surplus = np.stack([shares - _class_means(shares, truth, present) for shares in used])
-    said = _confident_class(used.mean(axis=0), surplus.mean(axis=0))
-    rows = np.arange(len(usable))
-    margins = surplus[:, rows, said] - surplus[:, rows, truth]
-    # Margins of equal scores may differ from 0 in the last bit.
-    places = np.flatnonzero((said >= 0) & (said != truth) & (margins > 1e-12).all(axis=0))
-    score = margins.mean(axis=0)
-    order = places[np.lexsort((places, -score[places]))][:most]
-    return [
-        Suspect(
-            row_index=int(scores.row_index[usable[place]]),
-            label=int(truth[place]),
-            suggested=int(said[place]),
-            score=float(score[place]),
-            shares={
-                name: float(shares[place, truth[place]])
-                for name, shares in zip(parts, used, strict=True)
-            },
-        )
-        for place in order
-    ]
-
-
-def _class_means(
-    shares: NDArray[np.float64], truth: NDArray[np.int64], present: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the mean P(j) of the rows labelled j; infinite for a class that no row has."""
-    means = np.full(shares.shape[1], np.inf)
-    for label in present:
-        means[label] = shares[truth == label, label].mean()
-    return means
-
-
-def _confident_class(
-    shares: NDArray[np.float64], surplus: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    # A mean of equal numbers may differ from them in the last bit.
-    confident = np.where(surplus >= -1e-12, shares, -1.0)
-    found: NDArray[np.int64] = confident.argmax(axis=1)
-    found[confident.max(axis=1) < 0] = -1
-    return found
-
-
-def with_neighbours(
-    suspects: Sequence[Suspect], index: NeighbourIndex, texts: Mapping[int, str]
-) -> list[Suspect]:
-    """Return suspects ranked anew by what the rows most like them are labelled.
-
-    Of the five nearest rows with a label and a similarity of .3 or more, the share that has the
-    suggested label raises a score by up to its half, and the share that has the given label lowers
-    it by as much.
-
-    Args:
-        suspects: From `label_suspects`.
-        index: Of the same dataset.
-        texts: By row index, of each suspect.
-    """
-    ranked = []
-    for suspect in suspects:
-        found = [
-            near
-            for near in index.nearest(suspect.row_index, texts[suspect.row_index], _NEIGHBOURS)
-            if near.label is not None and near.similarity >= _LEAST_SIMILARITY
-        ]
-        agreeing = sum(near.label == suspect.suggested for near in found)
-        opposing = sum(near.label == suspect.label for near in found)
-        balance = (agreeing - opposing) / max(1, len(found))
-        ranked.append(
-            replace(
-                suspect,
-                score=suspect.score * (1 + balance / 2),
-                agreeing=agreeing,
-                neighbours=len(found),
-            )
-        )
-    return sorted(ranked, key=lambda one: (-one.score, one.row_index))
 
 
 # --- the corrected version ------------------------------------------------------------------
@@ -234,14 +80,14 @@ def planned_correction(store: Store, dataset_id: str, *, excludes: bool = True) 
         dataset_id: Which version.
         excludes: Leave out rows that bear the tag `exclude`.
     """
-    said = dataset_annotations(store, dataset_id)
-    labels = {row.row_index: row.label for row in stored_rows(store, dataset_id, list(said))}
-    excluded = [index for index, one in said.items() if excludes and EXCLUDE_TAG in one.tags]
+    notes = dataset_annotations(store, dataset_id)
+    labels = {row.row_index: row.label for row in stored_rows(store, dataset_id, list(notes))}
+    excluded = [index for index, note in notes.items() if excludes and EXCLUDE_TAG in note.tags]
     return Correction(
         relabelled={
-            index: one.label
-            for index, one in said.items()
-            if one.label is not None and one.label != labels[index] and index not in set(excluded)
+            index: note.label
+            for index, note in notes.items()
+            if note.label not in {None, labels[index]} and index not in set(excluded)
         },
         excluded=tuple(excluded),
     )
@@ -400,45 +246,45 @@ def hard_cases(
     info = store.datasets.find(judged.run.dataset_id)
     if info.purged:
         raise StoreError(f"the texts of dataset {info.dataset_id} were purged; nothing is left")
-    found = [
+    wanted = [
         matching_rows(store, judged, RowFilter(kind=kind, near=near))
         for kind in (RowKind.ERRORS, RowKind.NEAR)
     ]
-    indexes = list(dict.fromkeys(np.concatenate(found).tolist()))
-    said = dataset_annotations(store, info.dataset_id)
+    indexes = list(dict.fromkeys(np.concatenate(wanted).tolist()))
+    notes = dataset_annotations(store, info.dataset_id)
     rows = stored_rows(store, info.dataset_id, indexes[:MOST_HARD_CASES])
-    cases = _cases(rows, said, LABELS[info.task], info.title)
+    cases = _cases(rows, notes, LABELS[info.task], info.title)
     return replace(cases, beyond_limit=max(0, len(indexes) - MOST_HARD_CASES))
 
 
 def _cases(
     rows: Sequence[StoredRow],
-    said: Mapping[int, Annotation],
+    notes: Mapping[int, Annotation],
     names: Sequence[str],
     title: str,
 ) -> HardCases:
-    kept: dict[str, list[tuple[str, int]]] = {}
+    cases: dict[str, list[tuple[str, int]]] = {}
     unlabelled = excluded = 0
     for row in rows:
-        one = said.get(row.row_index, Annotation(row.row_index))
-        label = row.label if one.label is None else one.label
-        if EXCLUDE_TAG in one.tags:
+        note = notes.get(row.row_index, Annotation(row.row_index))
+        label = row.label if note.label is None else note.label
+        if EXCLUDE_TAG in note.tags:
             excluded += 1
         elif label is None:
             unlabelled += 1
         else:
-            kept.setdefault(row.text_sha256, []).append((row.text or "", label))
-    labels = {digest: {label for _, label in same} for digest, same in kept.items()}
-    agreed = [digest for digest in kept if len(labels[digest]) == 1]
+            cases.setdefault(row.text_sha256, []).append((row.text or "", label))
+    labels = {digest: {label for _, label in same} for digest, same in cases.items()}
+    agreed = [digest for digest in cases if len(labels[digest]) == 1]
     return HardCases(
         rows=tuple(
-            HardCase(kept[digest][0][0], names[kept[digest][0][1]], f"{title}, hard cases")
+            HardCase(cases[digest][0][0], names[cases[digest][0][1]], f"{title}, hard cases")
             for digest in agreed
         ),
         unlabelled=unlabelled,
         excluded=excluded,
-        repeated=sum(len(kept[digest]) - 1 for digest in agreed),
-        conflicting=sum(len(same) for digest, same in kept.items() if len(labels[digest]) > 1),
+        repeated=sum(len(cases[digest]) - 1 for digest in agreed),
+        conflicting=sum(len(same) for digest, same in cases.items() if len(labels[digest]) > 1),
     )
 
 

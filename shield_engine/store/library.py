@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from shield_engine.errors import UnknownNameError
+from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.policy import Policy
 from shield_engine.store.connection import utc_now
 from shield_engine.store.store import Store
@@ -22,11 +23,14 @@ __all__ = [
     "find_gate",
     "find_policy",
     "gates",
+    "named_policy",
     "policies",
     "save_benchmark",
     "save_gate",
     "save_policy",
 ]
+
+_NAMED = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d+))?")
 
 
 def save_policy(store: Store, policy: Policy) -> Policy:
@@ -69,6 +73,20 @@ def find_policy(store: Store, name: str, version: int | None = None) -> Policy:
         wanted = name if version is None else f"{name} v{version}"
         raise UnknownNameError(f"no policy {wanted}; stored: {', '.join(known) or 'none'}")
     return Policy.from_document(json.loads(rows[0][0]))
+
+
+def named_policy(store: Store, named: str) -> Policy:
+    """Return a policy by `NAME`, the last version, or `NAME@VERSION`.
+
+    Raises:
+        ConfigError: That names no policy.
+        UnknownNameError: There is none of that name or version.
+    """
+    parts = _NAMED.fullmatch(named)
+    if parts is None:
+        raise ConfigError(f"{named!r} names no policy; write NAME or NAME@VERSION")
+    version = parts["version"]
+    return find_policy(store, parts["name"], int(version) if version else None)
 
 
 def delete_policy(store: Store, name: str, version: int) -> None:

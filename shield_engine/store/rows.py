@@ -240,7 +240,7 @@ _JUDGED = tuple(item.name for item in fields(JudgedRow))
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The rows of a run as one way of deciding sees them; see `decide.judged.verdicts_of`.
+    """The rows of a run as one way of deciding sees them; see `decide.views.verdicts_of`.
 
     Attributes:
         run: Whose rows.

@@ -11,8 +11,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.figures import evaluate_run
-from shield_engine.decide.thresholds import ScoreColumn, highest_recall
+from shield_engine.decide.thresholds import highest_recall
 from shield_engine.policy import Policy
 from shield_engine.settings import Settings
 from shield_engine.store import Store

@@ -22,8 +22,7 @@ from dashboard.errors.tables import (
     verdict_text,
 )
 from shield_engine.review.contrasts import Contrast
-from shield_engine.review.corrections import Suspect
-from shield_engine.review.neighbours import Neighbour
+from shield_engine.review.suspects import Neighbour, Suspect
 from shield_engine.store import DatasetInfo, StoredRow
 from shield_engine.store.notes import Annotation
 from shield_engine.store.rows import Classes, JudgedRow, RowKind

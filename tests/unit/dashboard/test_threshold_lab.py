@@ -6,7 +6,6 @@ import pytest
 
 from dashboard.threshold_lab.tables import (
     bands_frame,
-    choice_evidence,
     choice_text,
     counts_frame,
     day_frame,
@@ -17,10 +16,11 @@ from dashboard.threshold_lab.tables import (
     sweep_frame,
 )
 from shield_engine.config import Bands
-from shield_engine.decide.bands import BandPoint
+from shield_engine.decide.bands import BandPoint, Traffic, day_of
+from shield_engine.decide.column import ScoreColumn
+from shield_engine.decide.evidence import choice_evidence
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
-from shield_engine.decide.thresholds import Choice, Rule, ScoreColumn
-from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.decide.thresholds import Choice, Rule
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import Interval
 

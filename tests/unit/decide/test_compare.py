@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from shield_engine.config import Bands
 from shield_engine.decide.candidates import Aligned, Candidate
-from shield_engine.decide.compare import compare
+from shield_engine.decide.compare import Nouns, Pair, about, compare, latency_phrase, pair_sentence
 from shield_engine.decide.figures import cost_per_million
 from shield_engine.decide.paired import (
     LatencyRatio,
@@ -21,12 +22,12 @@ from shield_engine.decide.paired import (
 from shield_engine.decide.slices import (
     LENGTH_BANDS,
     MOST_SLICES,
+    Counted,
     frontier,
     lattice,
     length_bands,
     slice_table,
 )
-from shield_engine.decide.verdict import Nouns, about, latency_phrase, pair_sentence
 from shield_engine.decide.views import mode_view
 from shield_engine.metrics.figures import (
     binary_metrics,
@@ -420,18 +421,14 @@ def test_sentence_of_three_classes() -> None:
         "accuracy": Figure(0.09, 0.06, 0.12, 400),
         "macro_f1": Figure(0.08, 0.05, 0.11, 400),
     }
-    said = pair_sentence(
-        "ML", "Rules", nouns=Nouns("", ""), n=400, differing=44, differences=figures,
-        tests=[test], latency=None,
-    )  # fmt: skip
+    unmeasured = (LatencyRatio(50, None, None, None, None, None, 0),) * 2
+    pair = Pair("ML", "Rules", 400, 400, 44, figures, (test,), unmeasured, "")
+    said = pair_sentence(pair, Nouns("", ""), 44)
     assert said == (
         "ML gets 60 to 120 more texts per 1,000 right than Rules (macro F1 +5.0 to +11.0 points)."
     )
     open_test = PairTest("all", 400, 4, 9, 0.0125, 0.27, 0.27, False, 0.05, 812)
-    said = pair_sentence(
-        "ML", "Rules", nouns=Nouns("", ""), n=400, differing=13, differences=figures,
-        tests=[open_test], latency=None,
-    )  # fmt: skip
+    said = pair_sentence(replace(pair, tests=(open_test,)), Nouns("", ""), 13)
     assert said == (
         "Not decisive: on these 400 rows ML cannot be told from Rules by accuracy, about 820 more "
         "labelled rows would."
@@ -517,9 +514,11 @@ def test_slices_flag_where_the_winner_loses() -> None:
     winner[20], rival[20:30] = 0, 1
     values = np.array(["lost"] * 20 + ["near"] * 10 + ["won"] * 60, dtype=object)
     table = slice_table(
-        "part", values, ["Winner", "Rival"], labels, np.column_stack([winner, rival]),
-        winner=0, n_classes=2,
-    )  # fmt: skip
+        "part",
+        values,
+        Counted(("Winner", "Rival"), labels, np.column_stack([winner, rival]), 2),
+        winner=0,
+    )
     assert [(row.value, row.n, row.finding) for row in table.rows] == [
         ("won", 60, ""), ("lost", 20, "loses"), ("near", 10, "seems to lose"),
     ]  # fmt: skip
@@ -537,9 +536,7 @@ def test_slice_tests_are_those_of_paired_difference() -> None:
     labels, cast = rng.integers(0, 2, 200), rng.integers(0, 2, (200, 2))
     groups = np.arange(200) // 5
     values = np.full(200, "all", dtype=object)
-    table = slice_table(
-        "part", values, ["A", "B"], labels, cast, winner=1, n_classes=2, groups=groups
-    )
+    table = slice_table("part", values, Counted(("A", "B"), labels, cast, 2, groups), winner=1)
     right = cast == labels[:, None]
     wanted = paired_difference(right[:, 0], right[:, 1], groups=groups, resamples=1_000)
     assert (table.rows[0].tests[0].low, table.rows[0].tests[0].high) == (wanted.low, wanted.high)
@@ -550,7 +547,7 @@ def test_only_the_largest_slices_are_shown_and_the_others_counted() -> None:
     values = np.array([f"v{row}" for row in range(60)] + ["v0"] * 5, dtype=object)
     labels = np.ones(65, dtype=np.int64)
     table = slice_table(
-        "id", values, ["A", "B"], labels, np.ones((65, 2), dtype=np.int64), winner=0, n_classes=2
+        "id", values, Counted(("A", "B"), labels, np.ones((65, 2), dtype=np.int64), 2), winner=0
     )
     assert len(table.rows) == MOST_SLICES
     assert table.rows[0].value == "v0"
@@ -564,7 +561,7 @@ def test_length_bands_have_their_edges_and_the_window_outranks_them() -> None:
     assert bands.tolist() == [LENGTH_BANDS[place] for place in (0, 0, 1, 1, 2, 3, 4, 5)]
     labels = np.ones(8, dtype=np.int64)
     table = slice_table(
-        "length", bands, ["A", "B"], labels, np.ones((8, 2), dtype=np.int64), winner=0, n_classes=2
+        "length", bands, Counted(("A", "B"), labels, np.ones((8, 2), dtype=np.int64), 2), winner=0
     )
     assert [row.value for row in table.rows] == list(LENGTH_BANDS)
 

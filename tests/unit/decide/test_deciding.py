@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from shield_engine.config import Bands
-from shield_engine.decide.bands import default_grid, sweep_bands
-from shield_engine.decide.label_policy import label_policy_figures
-from shield_engine.decide.traffic import Traffic, day_of
+from shield_engine.decide.bands import Traffic, day_of, default_grid, sweep_bands
+from shield_engine.decide.column import label_policy_figures
 from shield_engine.decide.views import mode_view
 from shield_engine.errors import ConfigError
 from shield_engine.statistics import Figure

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.splits import choose_and_report, optimism, slice_choices, split
-from shield_engine.decide.thresholds import Rule, ScoreColumn
+from shield_engine.decide.thresholds import Rule
 
 
 def test_split_keeps_units_whole_and_classes_even() -> None:

@@ -8,16 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from shield_engine.decide.column import ScoreColumn, rates_at
 from shield_engine.decide.thresholds import (
     Rule,
-    ScoreColumn,
     Weights,
     best_by_cost,
     best_by_metric,
     flat_region,
     highest_recall,
     least_alarms,
-    rates_at,
     sharpest,
 )
 from shield_engine.metrics.figures import binary_metrics

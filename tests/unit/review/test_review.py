@@ -15,11 +15,11 @@ import pytest
 from scipy import stats
 
 from shield_engine.datasets import ColumnMapping, SourceFile
-from shield_engine.decide.judged import RowJudge, verdicts_of
-from shield_engine.decide.slices import LENGTH_BANDS, length_bands
+from shield_engine.decide.slices import LENGTH_BANDS, in_length_band, length_bands
+from shield_engine.decide.views import RowJudge, verdicts_of
 from shield_engine.errors import ConfigError, StoreError
 from shield_engine.evaluate import store_rows
-from shield_engine.review import contrasts as wording
+from shield_engine.review import contrasts
 from shield_engine.review.contrasts import contrast, error_contrasts, patterns, words
 from shield_engine.review.corrections import (
     HardCase,
@@ -28,12 +28,14 @@ from shield_engine.review.corrections import (
     cases_as_jsonl,
     corrected_version,
     hard_cases,
-    in_length_band,
-    label_suspects,
     planned_correction,
+)
+from shield_engine.review.suspects import (
+    NeighbourIndex,
+    label_suspects,
+    neighbour_index,
     with_neighbours,
 )
-from shield_engine.review.neighbours import NeighbourIndex, neighbour_index
 from shield_engine.store import DatasetInfo, Scores, Store
 from shield_engine.store.notes import annotate
 from shield_engine.store.rows import RowFilter, RowKind, dataset_page, judged_rows
@@ -202,7 +204,7 @@ def test_a_large_dataset_is_indexed_by_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index holds the bound, says so, and is the same for the same seed; purged gives none."""
-    monkeypatch.setattr("shield_engine.review.neighbours.MOST_INDEXED", 8)
+    monkeypatch.setattr("shield_engine.review.suspects.MOST_INDEXED", 8)
     store = Store.in_memory()
     info, _ = stored(store, tmp_path, [{"text": f"text {n}", "label": n % 2} for n in range(30)])
     index = neighbour_index(store, info.dataset_id)
@@ -307,7 +309,7 @@ def test_errors_are_held_against_right_rows_of_their_class(
     assert [one.item for one in found.categories] == ["override"]
     assert error_contrasts(store, judgement, 1).words == ()
     assert error_contrasts(store, judgement, 0, rows=RowFilter(search="number 1 ")).errors == 1
-    monkeypatch.setattr(wording, "MOST_ROWS", 5)
+    monkeypatch.setattr(contrasts, "MOST_ROWS", 5)
     sampled = error_contrasts(store, judgement, 0)
     assert (sampled.read_errors, sampled.read_others, sampled.is_sampled) == (5, 5, True)
     assert sampled == error_contrasts(store, judgement, 0)

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pytest
 
 from shield_engine.config import Bands
-from shield_engine.decide.judged import RowJudge, verdicts_of
-from shield_engine.decide.views import ModeView, mode_view
+from shield_engine.decide.views import ModeView, RowJudge, mode_view, verdicts_of
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.store import RunInfo, Store
 from shield_engine.store.notes import (
