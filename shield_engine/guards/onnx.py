@@ -305,9 +305,9 @@ class _Plan:
 
     def _classes(self) -> tuple[str, ...] | None:
         """Return the task's label of each output; `None` if nobody says."""
-        said, own, known = self._new.labels, self._own, self._known
-        if said is not None:
-            return self._said(said)
+        own, known = self._own, self._known
+        if self._new.labels is not None:
+            return self._given(self._new.labels)
         if known is not None and known.task is self.task:
             if len(known.labels) != len(own):
                 raise ConfigError(
@@ -317,10 +317,10 @@ class _Plan:
             return known.labels
         return _spelled(own, self.task)
 
-    def _said(self, said: str) -> tuple[str, ...]:
+    def _given(self, labels: str) -> tuple[str, ...]:
         """Return what the user said of the labels, in the model's order."""
-        classes, parts = LABELS[self.task], [part.strip() for part in said.split(",")]
-        if "=" in said:
+        classes, parts = LABELS[self.task], [part.strip() for part in labels.split(",")]
+        if "=" in labels:
             named = {
                 key.strip(): value.strip() for key, _, value in (p.partition("=") for p in parts)
             }

@@ -390,6 +390,17 @@ def test_a_calibrated_two_headed_model_scores_as_its_package(
     assert part.ask(ATTACKS[Task.PROMPT_INJECTION][0]).score != pytest.approx(0.5, abs=0.01)
 
 
+def test_stackone_scores_as_its_package(settings: Settings) -> None:
+    """The file that stackone-defender carries is one name, and scores as the package does."""
+    package = pytest.importorskip("stackone_defender.classifiers.onnx_classifier")
+    added = add_onnx(NewOnnx(source="stackone"), settings)
+    assert added.model.temperature == 2.41
+    classifier = package.OnnxClassifier(temperature_t=2.41)
+    part = Shield.create(settings).guard_part(added.guard)
+    for text in (*ATTACKS[Task.PROMPT_INJECTION], *HARMLESS[Task.PROMPT_INJECTION]):
+        assert part.ask(text).score == pytest.approx(classifier.classify(text), abs=1e-3)
+
+
 def test_six_independent_labels_are_one_risk(tmp_path: Path, settings: Settings) -> None:
     """A model without a safe label has sigmoid labels, all of them toxic."""
     labels = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
