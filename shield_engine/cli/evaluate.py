@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -214,7 +214,8 @@ def scan(
             config = replace(config, ml=ml)
     elif missing := [task.value for task in tasks if task not in policies]:
         raise ConfigError(f"the policy file has no policy for {', '.join(missing)}")
-    results = {task: shield.scanner(task, config).scan(content) for task in tasks}
+    with closing(shield):  # and with it the connections of a guard
+        results = {task: shield.scanner(task, config).scan(content) for task in tasks}
     if options.json_out:
         document = {task.value: asdict(result) for task, result in results.items()}
         print(json.dumps(document, indent=2))  # noqa: T201 - the command's output
