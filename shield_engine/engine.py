@@ -21,6 +21,7 @@ from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.guards import Guard, GuardEntry, OnnxEntry, find_guard, open_guard, read_guards
 from shield_engine.guards.adapters import installed_peers
 from shield_engine.guards.answers import score_of
+from shield_engine.guards.probes import Probe, check_guard
 from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for
 from shield_engine.ml import (
     ArtifactStore,
@@ -86,6 +87,7 @@ class Shield:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._caches: dict[tuple[str, CacheConfig], ResultCache[RawScores]] = {}
         self._scanners: dict[tuple[Task, ScannerConfig], PartsScanner] = {}
+        self._scanners_of = registry.entries
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
         self._lock = threading.RLock()
@@ -105,11 +107,14 @@ class Shield:
             ConfigError: A policy was made for another model file.
         """
         settings = settings or Settings.from_env()
-        registry = ModelRegistry.from_files(
-            [bundled("models", "registry.json")]
-            + ([settings.registry] if settings.registry else [])
+        if settings.registry:
+            ModelRegistry.load(settings.registry)  # a file that was named must be there
+        registry = ModelRegistry.following(
+            [bundled("models", "registry.json"), settings.registry_path]
         )
-        artifacts = ArtifactStore(settings.models, offline=settings.offline)
+        artifacts = ArtifactStore(
+            settings.models, offline=settings.offline, hub_token=settings.hub_token
+        )
         loader = ModelLoader(registry, artifacts, max_memory_mb=settings.max_model_mb)
         shield = cls(settings, registry, loader, policies)
         for policy in shield.policies.values():
@@ -134,20 +139,22 @@ class Shield:
     def check_policy(self, policy: Policy) -> tuple[str, ...]:
         """Return what a user should know before obeying `policy` with this engine.
 
-        A threshold belongs to the scores of one model file: another one is refused. Changed rules
-        move few scores, so they are a warning.
+        A threshold belongs to the scores of one model file or one declaration of a guard: another
+        one is refused. Changed rules move few scores, so they are a warning.
 
         Raises:
             ConfigError: The model that would decide is not the one the policy was made for.
-            UnknownNameError: The registry has no such model or variant.
+            UnknownNameError: There is no such model, variant or guard.
         """
         if policy.mode is not Mode.HEURISTIC:
-            entry = self.entry_for(policy.task, policy.scanner_config().ml)
-            if policy.model_sha256 not in {None, entry.sha256}:
+            digest = self._digest_of(policy)
+            where = "guards.toml" if policy.guard else "the registry"
+            if policy.model_sha256 not in {None, digest}:
                 raise ConfigError(
-                    f"policy {policy.title} was made for {policy.model_id} {policy.variant} with "
-                    f"SHA-256 {(policy.model_sha256 or '')[:12]}, the registry has "
-                    f"{entry.sha256[:12]}: choose the threshold anew on a run of that model"
+                    f"policy {policy.title} was made for {policy.scorer} with "
+                    f"SHA-256 {(policy.model_sha256 or '')[:12]}, {where} has "
+                    f"{digest[:12]}: choose the threshold anew on a run of that "
+                    f"{'guard' if policy.guard else 'model'}"
                 )
         if policy.mode is Mode.ML or policy.rules_version is None:
             return ()
@@ -183,6 +190,9 @@ class Shield:
             policy = self.policies.get(task)
             config = policy.scanner_config() if policy else ScannerConfig.for_mode(Mode.HYBRID)
         with self._lock:
+            if self._scanners_of is not self.registry.entries:
+                self._scanners.clear()
+                self._scanners_of = self.registry.entries
             scanner = self._scanners.get((task, config))
             if scanner is None:
                 model = None
@@ -321,6 +331,21 @@ class Shield:
             )
         return replace(part, thresholds=self.thresholds(entry.task, model_id=entry.name))
 
+    def check_guard(self, entry: GuardEntry) -> tuple[Probe, ...]:
+        """Try a guard on what users complain about; see `guards.probes`.
+
+        Raises:
+            ConfigError: The guard cannot be made ready.
+            ArtifactError: Its model cannot be had.
+        """
+        ask_batch = None
+        if isinstance(entry, OnnxEntry):
+            ml = MLConfig.evaluation(entry.variant)
+            self.inference(self.entry_for(entry.task, ml, entry.model))
+        else:
+            ask_batch = self._opened(entry).ask
+        return check_guard(entry, self.guard_part(entry).ask, ask_batch)
+
     def model_part(self, entry: ModelEntry, timeout_s: float | None = None) -> MLPart:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
         return MLPart(
@@ -328,6 +353,7 @@ class Shield:
             stamp=ModelStamp(entry.id, entry.variant, entry.sha256),
             tokenizer_key=(
                 f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}:{NORMALIZER_VERSION}"
+                f"{_scaling(entry)}"
             ),
             thresholds=entry.thresholds,
             reads_disguises=entry.task is Task.PROMPT_INJECTION,
@@ -341,10 +367,10 @@ class Shield:
         """
         key = (entry.id, entry.variant, timeout_s)
         engine = self._engines.get(key)
-        if engine is None:
+        if engine is None or engine.model.entry != entry:
             with self._lock:
                 engine = self._engines.get(key)
-                if engine is None:
+                if engine is None or engine.model.entry != entry:
                     engine = InferenceEngine(
                         self.loader.load(entry), threads=self.settings.workers, timeout_s=timeout_s
                     )
@@ -398,6 +424,16 @@ class Shield:
             self.inference(entry, ml.timeout_s)
         return self.model_part(entry, ml.timeout_s)
 
+    def _digest_of(self, policy: Policy) -> str:
+        """Return the digest of what would decide: a model's file, or a guard's declaration."""
+        ml = policy.scanner_config().ml
+        if policy.guard is None:
+            return self.entry_for(policy.task, ml).sha256
+        guard = self.guard(policy.guard, policy.task)
+        if not isinstance(guard, OnnxEntry):
+            return guard.fingerprint
+        return self.entry_for(guard.task, MLConfig.evaluation(guard.variant), guard.model).sha256
+
     def _guard_thresholds(self, task: Task, threshold: float) -> dict[str, float]:
         """Return a guard's threshold for every mode but the rules, which keep their own."""
         rules = self.registry.default_for(task).thresholds.get(Mode.HEURISTIC.value, threshold)
@@ -425,3 +461,10 @@ class Shield:
         if self.loader.has_gpu:
             return (Variant.FP16, Variant.FP32, Variant.INT8)
         return (Variant.INT8, Variant.FP32, Variant.FP16)
+
+
+def _scaling(entry: ModelEntry) -> str:
+    """Return what is done to a model's logits, if anything."""
+    if entry.temperature == 1 and not entry.bias:
+        return ""
+    return f":{entry.temperature:g}:{sorted(entry.bias.items())}"
