@@ -41,6 +41,7 @@ _WANTED: Mapping[str, str] = MappingProxyType(
 """What a field of each of pydantic's types holds."""
 
 _CONSTRAINT = "unmet_constraint"
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +211,34 @@ def read_toml(source: Path | str, where: str) -> dict[str, Any]:
     """
     try:
         text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
-        return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{where} is no TOML: {error}") from error
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError(f"{where} cannot be read: {error}") from error
+    try:
+        document = tomllib.loads(text)
+        _check_measure(document)
+    except RecursionError as error:
+        raise ConfigError(f"{where} is no TOML: it is nested too deeply") from error
+    except ValueError as error:  # no TOML, or more digits than Python reads
+        raise ConfigError(f"{where} is no TOML: {error}") from error
+    return document
+
+
+def _check_measure(document: dict[str, Any]) -> None:
+    """Refuse what later cannot be written out: numbers over 64 bits and deep nesting."""
+    level: list[Any] = [document]
+    for _ in range(_MOST_LEVELS):
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in level):
+            raise ValueError("it holds a whole number over 64 bits")
+        inner = (
+            value.values() if isinstance(value, dict) else value
+            for value in level
+            if isinstance(value, dict | list)
+        )
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")

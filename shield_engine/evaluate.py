@@ -27,6 +27,7 @@ from shield_engine.documents import Constraint, Shape
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.guards.adapters import installed_peers
+from shield_engine.hostile_text import visible
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
 from shield_engine.runs.given import find_dataset, join_scores, store_given_scores
@@ -173,7 +174,7 @@ def load_suite(path: Path) -> list[SuiteItem]:
         entries = list(document["datasets"])
     except OSError as error:
         raise ConfigError(f"suite {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f'suite {path} is not JSON of the form {{"datasets": [{{"path", "task"}}]}}: {error}'
         ) from error
@@ -185,11 +186,11 @@ def store_rows(
 ) -> DatasetInfo:
     """Keep imported rows as a dataset version, with its mapping's outcome and quarantine report."""
     return store.datasets.add(
-        name,
+        visible(name),  # a name that is no UTF-8 comes from the system as lone surrogates
         task,
         imported.table,
         content_hash=imported.content_hash,
-        source=path.name,
+        source=visible(path.name),
         quarantined=imported.quarantined_count,
         details={
             "rows_read": imported.rows_read,

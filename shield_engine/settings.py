@@ -22,7 +22,15 @@ from pathlib import Path
 
 from shield_engine.errors import ArtifactError, ConfigError
 
-__all__ = ["Settings", "bundled", "file_sha256", "replacing", "usable_cpus", "write_file"]
+__all__ = [
+    "Settings",
+    "bundled",
+    "file_sha256",
+    "replacing",
+    "usable_cpus",
+    "write_file",
+    "written_path",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +57,13 @@ class Settings:
         home = env.get("SHIELD_HOME")
         registry = env.get("SHIELD_REGISTRY")
         return cls(
-            home=Path(home).expanduser().absolute() if home else _default_home(),
+            home=written_path(home) if home else _default_home(),
             offline=_flag(env, "SHIELD_OFFLINE"),
-            registry=Path(registry).expanduser().absolute() if registry else None,
+            registry=written_path(registry) if registry else None,
             workers=_positive(env, "SHIELD_WORKERS") or usable_cpus(),
             max_model_mb=_positive(env, "SHIELD_MAX_MODEL_MB"),
             data_roots=tuple(
-                Path(root).expanduser().absolute()
+                written_path(root)
                 for root in env.get("SHIELD_DATA_ROOTS", "").split(os.pathsep)
                 if root
             ),
@@ -91,6 +99,18 @@ class Settings:
     def models(self) -> Path:
         """Downloaded model files."""
         return self.home / "models"
+
+
+def written_path(written: str) -> Path:
+    """Return the absolute path that a user wrote, `~` being the home of who it names.
+
+    Raises:
+        ConfigError: It is nobody's home.
+    """
+    try:
+        return Path(written).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{written} cannot be found: {error}") from error
 
 
 def bundled(*parts: str) -> Path:

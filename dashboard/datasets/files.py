@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from shield_engine.errors import ConfigError
+from shield_engine.settings import written_path
 
 __all__ = ["FILE_TYPES", "allowed_file", "unmapped"]
 
@@ -24,16 +25,19 @@ def allowed_file(written: str, roots: Sequence[Path]) -> Path:
     Raises:
         ConfigError: It does not, or is no file.
     """
-    path = Path(written.strip()).expanduser()
-    if not path.is_absolute() and roots:
-        path = roots[0] / path
-    real = path.resolve()
+    written = written.strip()
+    path = written_path(written) if written.startswith("~") or not roots else roots[0] / written
+    try:
+        real = path.resolve()
+        is_file = real.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
+        raise ConfigError(f"{path} cannot be read: {error}") from error
     if not any(real.is_relative_to(root.resolve()) for root in roots):
         allowed = ", ".join(str(root) for root in roots) or "none"
         raise ConfigError(
             f"{path} is outside the folders this dashboard may read ({allowed}); SHIELD_DATA_ROOTS "
             "names them"
         )
-    if not real.is_file():
+    if not is_file:
         raise ConfigError(f"{path} is not a file")
     return real

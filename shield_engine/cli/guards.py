@@ -99,7 +99,7 @@ class NewGuard:
         kind = "python" if self.callable else "http" if self.url and not self.preset else None
         try:
             body = json.loads(self.body) if self.body else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise typer.BadParameter(f"is no JSON: {error}", param_hint="--body") from error
         given = {
             "name": name,

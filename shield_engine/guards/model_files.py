@@ -13,6 +13,7 @@ from shield_engine.guards.catalogue import known_models
 from shield_engine.ml import ArtifactStore
 from shield_engine.ml.download import Progress
 from shield_engine.ml.hub import HubModel, describe_model
+from shield_engine.settings import written_path
 
 __all__ = ["ModelParts", "PinnedFile", "parts_of_hub", "parts_of_machine"]
 
@@ -144,7 +145,7 @@ def _beside(model: HubModel, path: str, name: str) -> str | None:
 def parts_of_machine(source: str, tokenizer: Path | None, store: ArtifactStore) -> ModelParts:
     """Take a model's files from this machine or an installed package."""
     if not source.startswith("package:"):
-        path = Path(source).expanduser().absolute()
+        path = written_path(source)
         if not path.is_file():
             raise ConfigError(
                 f"{source} is not a file of this machine, no hf:OWNER/NAME, and none of the "
@@ -154,7 +155,7 @@ def parts_of_machine(source: str, tokenizer: Path | None, store: ArtifactStore) 
             raise ConfigError(f"{path} keeps weights in a second file; export it in one piece")
         source = path.as_uri()
     model, digest = store.pin(source, limit=_LARGEST_MODEL)
-    place = tokenizer.expanduser().absolute() if tokenizer else None
+    place = written_path(str(tokenizer)) if tokenizer else None
     if place is None and not model.with_name("tokenizer.json").is_file():
         raise ConfigError(f"{model} has no tokenizer.json beside it; name one with --tokenizer")
     beside = place.as_uri() if place else source.rpartition("/")[0] + "/tokenizer.json"

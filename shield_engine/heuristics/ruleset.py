@@ -147,7 +147,7 @@ def _parse(text: str, suffix: str, name: str) -> tuple[Rule, ...]:
         )
     try:
         content = json.loads(text) if suffix == ".json" else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also more digits than Python reads
         raise ConfigError(f"{name}: not valid {suffix[1:].upper()}: {error}") from error
     entries = content.get("rules") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:

@@ -343,6 +343,8 @@ class _Document:
             ) from error
         except RecursionError as error:
             raise RegistryError(f"{path}: the registry is nested too deeply") from error
+        except ValueError as error:  # more digits than Python reads
+            raise RegistryError(f"{path}: the registry cannot be read ({error})") from error
         return cls(path, data, lines)
 
     def place(self, *keys: object) -> str:

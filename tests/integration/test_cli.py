@@ -344,3 +344,14 @@ def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     assert page.read_text() == "no marks\n"
     _write_between_marks(tmp_path / "fresh.md", "# Title\n")
     assert (tmp_path / "fresh.md").read_text() == "# Title\n"
+
+
+def test_a_file_name_that_is_not_utf8_is_stored_and_shown(home: Path, tmp_path: Path) -> None:
+    """The bytes that are no UTF-8 are written out in the dataset's name; the rows are scored."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.jsonl")
+    written(Path(path), [{"text": "a", "label": 0}, {"text": "b", "label": 1}])
+    answer = shield("eval", path, "--task", "toxicity", "--modes", "heuristic", home=home)
+    assert answer.returncode == 0, answer.stderr
+    with Store.open(Settings(home).store_path) as store:
+        (info,) = store.datasets.all()
+    assert (info.name, info.source) == ("b⟨U+DCFF⟩", "b⟨U+DCFF⟩.jsonl")

@@ -136,3 +136,28 @@ def test_toml_that_cannot_be_read_says_where(tmp_path: Path) -> None:
         read_toml(tmp_path / "bytes.toml", "the file")
     with pytest.raises(ConfigError, match=r"the text is no TOML.*line 2"):
         read_toml("a = 1\nb = \nc = 2", "the text")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a = {'9' * 5000}",
+        f"a = 0x{'f' * 5000}",
+        f"a = [{{ b = -{'9' * 20} }}]",
+        f"a = {'[' * 5000}{']' * 5000}",
+        f"a{'.a' * 5000} = 1",
+        f"a = {'{ a = ' * 5000}",
+    ],
+    ids=["digits", "hexadecimal", "65 bits", "lists", "dotted", "tables"],
+)
+def test_numbers_and_nesting_beyond_measure_are_refused(text: str) -> None:
+    """Python refuses to write such numbers out, and to go so deep: the file is told to be no TOML."""
+    with pytest.raises(ConfigError, match="the file is no TOML: "):
+        read_toml(text, "the file")
+
+
+def test_a_path_no_file_can_have_is_told() -> None:
+    """A NUL, or more letters than a name may have, is an error in words."""
+    for path in ("a\x00b", "a" * 5000):
+        with pytest.raises(ConfigError, match="the file cannot be read: "):
+            read_toml(Path(path), "the file")

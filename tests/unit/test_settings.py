@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shield_engine import settings
-from shield_engine.errors import ArtifactError
-from shield_engine.settings import bundled, file_sha256, replacing, write_file
+from shield_engine.errors import ArtifactError, ConfigError
+from shield_engine.settings import Settings, bundled, file_sha256, replacing, write_file
 
 
 def test_registry_is_found_in_this_installation() -> None:
@@ -64,3 +64,11 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+@pytest.mark.parametrize("name", ["SHIELD_HOME", "SHIELD_REGISTRY", "SHIELD_DATA_ROOTS"])
+@pytest.mark.parametrize("value", ["~nosuchuser/x"])
+def test_the_home_of_nobody_is_told(name: str, value: str) -> None:
+    """A folder in the home of an unknown user is a wrong setting, with its name."""
+    with pytest.raises(ConfigError, match="nosuchuser"):
+        Settings.from_env({name: value})

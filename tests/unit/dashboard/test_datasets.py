@@ -57,3 +57,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_values_without_a_class_are_named() -> None:
     """Class 0 is a class; `None` and an absent value are not."""
     assert unmapped(["a", "b", "c"], {"a": 0, "b": None}) == ["b", "c"]
+
+
+@pytest.mark.parametrize("written", ["~nosuchuser/x", "loop", "loop/x", "a" * 5000, "a\x00b"])
+def test_a_path_that_leads_nowhere_is_told(tmp_path: Path, written: str) -> None:
+    """A stranger's home, links in a circle, a name too long and a NUL are errors in words."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ConfigError):
+        allowed_file(written, [tmp_path])

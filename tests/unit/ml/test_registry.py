@@ -229,3 +229,12 @@ def test_scaling_of_logits_is_checked(tmp_path: Path, key: str, value: object, w
     path.write_text(json.dumps({"models": [_row(**{key: value})]}))
     with pytest.raises(RegistryError, match=words):
         ModelRegistry.load(path)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 50_000, '{"a": ' * 50_000])
+def test_a_registry_beyond_measure_is_told(tmp_path: Path, text: str) -> None:
+    """More digits or levels than Python reads are an error of the registry, in words."""
+    path = tmp_path / "registry.json"
+    path.write_text(text)
+    with pytest.raises(RegistryError, match="the registry"):
+        ModelRegistry.load(path)
