@@ -53,8 +53,8 @@ PAGE_ROWS = 50
 """Rows that a table shows at once."""
 
 PURGE_WARNING = (
-    "Drops the prompts for good; labels, hashes, scores and figures stay. Their bytes leave the "
-    "file when LLM Shield next starts."
+    "Drops the prompts and notes for good; labels, tags, hashes, scores and figures stay. Their "
+    "bytes leave the file when LLM Shield next starts."
 )
 """What a user is told before a dataset's texts go."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from shield_engine.cli.guards import settings_with
 from shield_engine.cli.output import (
     check_targets,
     json_text,
+    note,
     print_evaluation,
     print_scan,
     write_out,
@@ -37,9 +38,12 @@ from shield_engine.types import Mode, Task, Variant
 
 if TYPE_CHECKING:
     from shield_engine.evaluate import DatasetEvaluation, EvaluationSpec, SuiteItem
+    from shield_engine.store import Store
 
 __all__ = ["evaluate", "scan", "suite"]
 
+EXIT_STOPPED = 130
+"""By the convention of shells: 128 and the number of the signal, Ctrl+C."""
 EXIT_FLAGGED = 100
 
 _TASK = "prompt_injection, toxicity or sentiment."
@@ -309,6 +313,7 @@ def _evaluate(items: Sequence[SuiteItem], spec: EvaluationSpec, options: Evaluat
         redirect_stdout(sys.stderr) if str(options.json_out) == "-" else nullcontext(),
         evaluation_store(shield.settings, keep=options.store) as store,
         rows_bar("scoring") as advance,
+        _told_if_stopped(store),
     ):
         results = evaluate_suite(
             store,
@@ -330,6 +335,23 @@ def _evaluate(items: Sequence[SuiteItem], spec: EvaluationSpec, options: Evaluat
         _write_scores(options.scores, results)
     if any(result.error for result in results):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _told_if_stopped(store: Store) -> Iterator[None]:
+    """On Ctrl+C, say what was kept of each run and how to go on; exit as a shell expects."""
+    known = {run.run_id for run in store.runs.all()}
+    try:
+        yield
+    except KeyboardInterrupt:
+        for run in store.runs.all():
+            if run.run_id not in known and run.status == "interrupted":
+                kept = f"run {run.run_id} was stopped: {run.rows_done:,} of {run.rows:,} rows"
+                if store.path is None:
+                    note(f"{kept} were scored; they lie in no store and are lost")
+                else:
+                    note(f"{kept} are kept; go on with: shield runs --resume {run.run_id}")
+        raise typer.Exit(EXIT_STOPPED) from None
 
 
 def _write_scores(target: Path, results: Sequence[DatasetEvaluation]) -> None:

@@ -19,6 +19,7 @@ import tomli_w
 from shield_engine.documents import Shape, read_toml
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.guards.entry import GuardEntry, HttpEntry, OnnxEntry, PythonEntry
+from shield_engine.settings import write_file
 
 __all__ = ["add_guard", "find_guard", "presets", "read_guards", "remove_guard"]
 
@@ -164,6 +165,4 @@ def _entry(values: Mapping[str, Any], place: _Place) -> GuardEntry:
 def _write(path: Path, text: str) -> None:
     tomllib.loads(text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_file(path, text)

@@ -220,6 +220,11 @@ def execute(
             pool = stack.enter_context(ThreadPoolExecutor(workers_of(shield, spec, scorer)))
             sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
             sitting.score_rest(batch_rows, on_progress)
+    except KeyboardInterrupt:
+        with suppress(StoreError):
+            if not is_done:
+                store.runs.set_status(run_id, RunStatus.INTERRUPTED)
+        raise
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
         with suppress(StoreError):

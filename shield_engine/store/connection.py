@@ -106,7 +106,8 @@ class Connection:
             StoreError: The file is no store, newer than this program, or cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Prompts are nobody else's business; a folder that is there keeps its mode.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot create {path.parent}: {error}") from error
         root, notice = _connect(path)
@@ -117,6 +118,8 @@ class Connection:
         try:
             store._migrate()
             store.execute("UPDATE runs SET status = 'interrupted' WHERE status = 'running'")
+            with suppress(OSError):  # a file system without modes
+                path.chmod(0o600)
         except duckdb.Error as error:
             root.close()
             raise StoreError(f"{path} cannot be written: {_first_line(error)}") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +357,28 @@ def test_a_file_name_that_is_not_utf8_is_stored_and_shown(home: Path, tmp_path: 
     with Store.open(Settings(home).store_path) as store:
         (info,) = store.datasets.all()
     assert (info.name, info.source) == ("b⟨U+DCFF⟩", "b⟨U+DCFF⟩.jsonl")
+
+
+def test_ctrl_c_says_what_was_kept_and_how_to_go_on(home: Path, tmp_path: Path) -> None:
+    """The run is interrupted, not failed; its rows are counted and resuming scores the rest."""
+    rows = [{"text": f"{number} idiot " * 200, "label": 0} for number in range(30_000)]
+    path = written(tmp_path / "rows.jsonl", rows)
+    command = [sys.executable, "-c", "from shield_engine.cli import main; main()", "eval"]
+    process = subprocess.Popen(
+        [*command, str(path), "--task", "toxicity", "--modes", "heuristic"],
+        env=os.environ | {"SHIELD_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (home / "shield.duckdb").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    with Store.open(Settings(home).store_path) as store:
+        (run,) = store.runs.all()
+    assert run.status == "interrupted"
+    assert f"{run.rows_done:,} of 30,000 rows are kept" in told
+    assert f"shield runs --resume {run.run_id}" in told

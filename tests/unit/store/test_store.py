@@ -367,3 +367,13 @@ def test_slices_of_any_names_are_told_apart(values: dict[str, str]) -> None:
         expected = values.get(absent, "")
         assert store.datasets.slices(info.dataset_id, absent).tolist() == [expected]
     store.close()
+
+
+def test_the_store_is_its_owners_alone(tmp_path: Path) -> None:
+    """A new home is open to its owner only, and so is the file, also one of an older program."""
+    path = tmp_path / "home" / "shield.duckdb"
+    Store.open(path).close()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    path.chmod(0o644)
+    Store.open(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
