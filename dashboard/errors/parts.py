@@ -20,7 +20,6 @@ from dashboard.text import plain
 from dashboard.widgets import (
     charted,
     column,
-    csv_bytes,
     download,
     errors_shown,
     show_table,
@@ -73,6 +72,7 @@ def show_suspects(subject: Subject) -> None:
     show_table(
         frame,
         key="errors_suspects",
+        file_name=f"suspects-{run.run_id}.csv",
         columns={name: PROBABILITY for name in frame.columns if name.endswith("P(label)")}
         | {"Suspicion": suspicion},
         alt="Suspected label errors",
@@ -91,7 +91,6 @@ def show_suspects(subject: Subject) -> None:
             key="errors_open_suspect",
             type="primary",
         )
-        download("CSV", csv_bytes(frame), f"suspects-{run.run_id}.csv", key="errors_suspects_csv")
 
 
 # --- words and patterns ---------------------------------------------------------------------
