@@ -24,7 +24,7 @@ from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
-from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.thresholds import ThresholdRule
 from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.engine import Shield
 from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
@@ -222,14 +222,14 @@ def threshold_lab(key: RunKey, mode: Mode, bands: Bands) -> Lab:
 
 
 @st.cache_data(max_entries=64, show_spinner="Splitting rows")
-def split_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule, seed: int) -> SplitReport:
+def split_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule, seed: int) -> SplitReport:
     """Return a rule chosen on half of a run's rows and reported on the other half."""
     lab = threshold_lab(key, mode, bands)
     return choose_and_report(lab.labels, lab.risk, lab.units, rule, groups=lab.groups, seed=seed)
 
 
 @st.cache_data(max_entries=64, show_spinner="Resampling the choice")
-def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
+def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule) -> Optimism:
     """Return how much a rule flatters on a run's rows."""
     return optimism(threshold_lab(key, mode, bands).column, rule)
 

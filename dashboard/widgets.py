@@ -47,7 +47,7 @@ __all__ = [
     "watch_run",
 ]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PAGE_ROWS = 50
 """Rows that a table shows at once."""
@@ -124,14 +124,14 @@ def errors_shown(title: str = "That did not work") -> Iterator[None]:
 
 def pick(
     title: str,
-    options: Iterable[T],
+    options: Iterable[_T],
     *,
     key: str,
-    default: T | None = None,
+    default: _T | None = None,
     in_url: str | None = None,
     segmented: bool = False,
     **more: Any,
-) -> T:
+) -> _T:
     """Let the user choose one option; the choice outlives the page, and may be in its URL.
 
     Streamlit drops a widget's value when its page is left, and a widget that it binds to the URL
@@ -162,7 +162,7 @@ def pick(
     if segmented:
         more["required"] = True
     widget: Any = st.segmented_control if segmented else st.selectbox
-    chosen: T | None = widget(title, listed, key=key, **more)
+    chosen: _T | None = widget(title, listed, key=key, **more)
     picked = wanted if chosen is None else chosen
     state[memory] = picked
     if in_url:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from shield_engine.anonymizer import Anonymize, Deanonymize
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
 from shield_engine.errors import ConfigError, UnknownNameError
@@ -32,7 +31,7 @@ from shield_engine.ml import (
 )
 from shield_engine.ml.loader import LoadedInfo
 from shield_engine.parts import CircuitBreaker, MLPart, RawScores
-from shield_engine.pipeline import ScannerPipeline, Vault
+from shield_engine.pipeline import Anonymize, Deanonymize, ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
 from shield_engine.settings import Settings, bundled

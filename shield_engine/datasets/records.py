@@ -39,9 +39,9 @@ __all__ = [
     "read_bytes",
     "read_cells",
     "read_delimited",
-    "read_document",
     "read_json_lines",
     "read_parquet",
+    "rows_of_document",
     "type_name",
 ]
 
@@ -397,7 +397,7 @@ def load_document(path: Path, compression: Compression, encoding: str) -> object
         ) from error
 
 
-def read_document(path: Path, document: object) -> Iterator[Row | QuarantinedRow]:
+def rows_of_document(path: Path, document: object) -> Iterator[Row | QuarantinedRow]:
     """Read the rows of a JSON document: an array, `{"data": [...]}`, or an object of columns.
 
     Raises:

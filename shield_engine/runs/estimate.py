@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shield_engine.engine import Shield
-from shield_engine.runs.execution import RunSpec, ready_parts
+from shield_engine.runs.execution import RunSpec, ready_parts, workers_for
 from shield_engine.store import Store
 
 __all__ = ["Estimate", "estimate"]
@@ -71,14 +71,13 @@ def estimate(
         parts.score(text)
         return len(text), time.perf_counter() - started
 
-    workers = spec.workers or max(shield.settings.workers, guard.concurrency if guard else 1)
     began = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers_for(shield, spec, scorer)) as pool:
         asked = [pool.submit(timed, text) for text in texts]
         wait(asked, timeout=_LONGEST_S)
         pool.shutdown(wait=True, cancel_futures=True)
     wall = max(time.perf_counter() - began, 1e-9)
-    chars, seconds = np.array([one.result() for one in asked if not one.cancelled()]).T
+    chars, seconds = np.array([answer.result() for answer in asked if not answer.cancelled()]).T
     at_once = max(1.0, seconds.sum() / wall)
     per_char = max(0.0, np.polyfit(chars, seconds, 1)[0]) if np.ptp(chars) else 0.0
     per_text = max(0.0, (seconds - per_char * chars).mean())

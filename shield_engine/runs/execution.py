@@ -40,9 +40,10 @@ __all__ = [
     "ready_parts",
     "reusable_run",
     "start",
+    "workers_for",
 ]
 
-BATCH_ROWS = 1_000
+RUN_BATCH_ROWS = 1_000
 _FIRST_FAILURES = 20  # of a guard that has not answered yet
 _LATER_FAILURES = 100
 PARTS = ("heuristic", "ml")
@@ -117,6 +118,12 @@ def parts_for(modes: Sequence[Mode]) -> tuple[str, ...]:
     return heuristic + (("ml",) if set(modes) - {Mode.HEURISTIC} else ())
 
 
+def workers_for(shield: Shield, spec: RunSpec, scorer: Scorer) -> int:
+    """Return how many texts are scored at once: as asked, or as many as the guard takes."""
+    at_once = scorer.guard.concurrency if scorer.guard else 1
+    return spec.workers or max(shield.settings.workers, at_once)
+
+
 def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunInfo:
     """Note a new run of `spec` over a dataset; `execute` scores it.
 
@@ -178,7 +185,7 @@ def execute(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int = RUN_BATCH_ROWS,
     retry_errors: bool = False,
 ) -> RunInfo:
     """Score what is left of a run and return it, done or cancelled.
@@ -215,9 +222,7 @@ def execute(
                 store.runs.drop_errors(run_id)
             store.runs.set_status(run_id, RunStatus.RUNNING)
             run = store.runs.find(run_id)
-            at_once = scorer.guard.concurrency if scorer.guard else 1
-            workers = spec.workers or max(shield.settings.workers, at_once)
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            pool = stack.enter_context(ThreadPoolExecutor(workers_for(shield, spec, scorer)))
             cancel = cancel or threading.Event()
             sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
             sitting.score_rest(batch_rows, on_progress)
