@@ -44,8 +44,9 @@ PALETTE: Mapping[str, str] = {
 
 
 def rate_title(name: str) -> str:
-    """Return what an axis of a rate shows, as "Recall, % of risky rows"."""
-    return f"{METRICS[name].title}, % of {METRICS[name].rows}"
+    """Return what an axis of a rate shows, as "recall, % of risky rows"."""
+    words = "false positive rate" if name == "fpr" else name
+    return f"{words}, % of {METRICS[name].rows}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _BINS = 60
 _CURVE_AXES = {
     "ROC": (rate_title("fpr"), rate_title("recall")),
     "PR": (rate_title("recall"), rate_title("precision")),
-    "DET": (f"{rate_title('fpr')} (log)", "Miss rate, % of risky rows (log)"),
+    "DET": (f"{rate_title('fpr')} (log)", "miss rate, % of risky rows (log)"),
 }
 
 
