@@ -209,6 +209,7 @@ def execute(
     is_done = run.status == RunStatus.DONE
     if is_done and not (retry_errors and run.errors):
         return run
+    _refuse_given(run)
     try:
         scorer = _scorer(shield, run.task, spec)
         with ExitStack() as stack:
@@ -382,6 +383,14 @@ class _Sitting:
             key = text_digest(text)
             if row.error is None and self.cache.get(key) is None:
                 self.cache.put(key, _Slot(stored_scores(row)))
+
+
+def _refuse_given(run: RunInfo) -> None:
+    if run.is_given:
+        raise ConfigError(
+            f"run {run.run_id} holds the scores of a file, and nobody can be asked again: correct "
+            "the file and import it again"
+        )
 
 
 def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
