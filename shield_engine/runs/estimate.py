@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shield_engine.engine import Shield
-from shield_engine.runs.execution import RunSpec, ready_parts, workers_for
+from shield_engine.runs.execution import RunSpec, ready_parts, workers_of
 from shield_engine.store import Store
 
 __all__ = ["Estimate", "estimate"]
@@ -72,7 +72,7 @@ def estimate(
         return len(text), time.perf_counter() - started
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(workers_for(shield, spec, scorer)) as pool:
+    with ThreadPoolExecutor(workers_of(shield, spec, scorer)) as pool:
         asked = [pool.submit(timed, text) for text in texts]
         wait(asked, timeout=_LONGEST_S)
         pool.shutdown(wait=True, cancel_futures=True)

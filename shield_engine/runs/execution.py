@@ -40,7 +40,7 @@ __all__ = [
     "ready_parts",
     "reusable_run",
     "start",
-    "workers_for",
+    "workers_of",
 ]
 
 RUN_BATCH_ROWS = 1_000
@@ -116,12 +116,6 @@ def parts_for(modes: Sequence[Mode]) -> tuple[str, ...]:
     """Return the parts a run must score so that `modes` can be derived."""
     heuristic = ("heuristic",) if set(modes) - {Mode.ML} else ()
     return heuristic + (("ml",) if set(modes) - {Mode.HEURISTIC} else ())
-
-
-def workers_for(shield: Shield, spec: RunSpec, scorer: Scorer) -> int:
-    """Return how many texts are scored at once: as asked, or as many as the guard takes."""
-    at_once = scorer.guard.concurrency if scorer.guard else 1
-    return spec.workers or max(shield.settings.workers, at_once)
 
 
 def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunInfo:
@@ -205,7 +199,7 @@ def execute(
             A run that is done stays as it was.
     """
     run = store.runs.find(run_id)
-    spec = RunSpec.from_settings(run.settings)
+    spec, cancel = RunSpec.from_settings(run.settings), cancel or threading.Event()
     is_done = run.status == RunStatus.DONE
     if is_done and not (retry_errors and run.errors):
         return run
@@ -223,8 +217,7 @@ def execute(
                 store.runs.drop_errors(run_id)
             store.runs.set_status(run_id, RunStatus.RUNNING)
             run = store.runs.find(run_id)
-            pool = stack.enter_context(ThreadPoolExecutor(workers_for(shield, spec, scorer)))
-            cancel = cancel or threading.Event()
+            pool = stack.enter_context(ThreadPoolExecutor(workers_of(shield, spec, scorer)))
             sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
             sitting.score_rest(batch_rows, on_progress)
     except BaseException as error:
@@ -403,6 +396,12 @@ def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
         return Scorer(guard=guard)
     model, variant = (guard.model, guard.variant) if guard else (spec.model_id, spec.variant)
     return Scorer(shield.entry_for(task, MLConfig.evaluation(variant), model), guard)
+
+
+def workers_of(shield: Shield, spec: RunSpec, scorer: Scorer) -> int:
+    """Return how many threads score: those asked for, or as many as the guard takes calls."""
+    at_once = scorer.guard.concurrency if scorer.guard else 1
+    return spec.workers or max(shield.settings.workers, at_once)
 
 
 def _answers_path(shield: Shield, run_id: str) -> Path:
