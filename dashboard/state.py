@@ -27,7 +27,7 @@ from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report
 from shield_engine.decide.thresholds import Rule
 from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.engine import Shield
-from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
+from shield_engine.errors import ArtifactError, ConfigError, ShieldError, UnknownNameError
 from shield_engine.ml import ArtifactStore, ModelEntry
 from shield_engine.ml.sources import parse_source
 from shield_engine.runs.bundle import import_bundle, waiting_bundles
@@ -48,6 +48,7 @@ __all__ = [
     "import_bundles",
     "label_counts",
     "mode_evaluation",
+    "model_latency",
     "model_place",
     "optimism_of",
     "resources",
@@ -127,7 +128,7 @@ def balanced(run: RunInfo) -> dict[str, float]:
     """
     try:
         return resources().shield.run_thresholds(run)
-    except UnknownNameError:
+    except (ConfigError, UnknownNameError):  # a fault in the guards' file is shown on Guards
         return {}
 
 
@@ -159,6 +160,12 @@ class RunKey:
     def of(cls, run: RunInfo) -> RunKey:
         """Return the key of a run as it is stored now."""
         return cls(run.run_id, run.rows_done, run.errors, run.finished_at)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def model_latency(key: RunKey) -> tuple[float, float] | None:
+    """Return p50 and p95 of a run's model part in milliseconds, if it was timed."""
+    return resources().store.runs.model_latency(key.run_id)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading scores")

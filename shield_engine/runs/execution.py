@@ -257,11 +257,19 @@ def execute(
 def estimate(
     store: Store, shield: Shield, dataset_id: str, spec: RunSpec, sample: int = 48
 ) -> Estimate:
-    """Time `sample` rows spread over the dataset and extrapolate; nothing is stored."""
+    """Time `sample` rows spread over the dataset and extrapolate; nothing is stored.
+
+    A sample of 0 asks nothing: the estimate then has calls and price, and no time.
+    """
     dataset = store.datasets.find(dataset_id)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     if rows == 0:
         return Estimate(0, 0, 0.0, 0.0)
+    guard = _scorer(shield, dataset.task, spec).guard
+    calls = -(-rows // guard.batch) if guard else 0
+    price = calls * guard.price_per_1000 / 1_000 if guard else 0.0
+    if sample == 0:
+        return Estimate(rows, 0, 0.0, 0.0, calls, price)
     parts, scorer = _ready_parts(shield, dataset.task, spec)
     if scorer.guard is not None and scorer.model is None:
         sample = _ASKED_TO_ESTIMATE  # each call may cost money
@@ -278,8 +286,6 @@ def estimate(
         list(pool.map(parts.score, texts))
     seconds = max(time.perf_counter() - started, 1e-9)
     rate = len(texts) / seconds
-    calls = -(-rows // scorer.guard.batch) if scorer.guard else 0
-    price = calls * scorer.guard.price_per_1000 / 1_000 if scorer.guard else 0.0
     return Estimate(rows, len(texts), rate, rows / rate, calls, price)
 
 
@@ -429,8 +435,8 @@ def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
     """Return what a run asks beside the rules."""
     if "ml" not in spec.parts:
         return Scorer()
-    name = spec.model_id or ""
-    guard = shield.guard(name, task) if name in shield.guards else None
+    named = shield.guard_of(spec.model_id)
+    guard = shield.guard(named.name, task) if named else None
     if guard is not None and not isinstance(guard, OnnxEntry):
         return Scorer(guard=guard)
     model, variant = (guard.model, guard.variant) if guard else (spec.model_id, spec.variant)
