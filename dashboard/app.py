@@ -82,6 +82,8 @@ page = st.navigation(
                 icon=":material/shield:",
                 help="Whatever can score a text: models, HTTP APIs, Python functions; add, check.",
             ),
+            # Bookmarks of the page that Guards took the place of.
+            st.Page("app_pages/guards.py", title="Guards", url_path="models", visibility="hidden"),
             st.Page(
                 "app_pages/reports_gates.py",
                 title="Reports and gates",

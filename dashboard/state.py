@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -47,8 +48,8 @@ __all__ = [
     "comparison_of",
     "import_bundles",
     "label_counts",
+    "latest_latency",
     "mode_evaluation",
-    "model_latency",
     "model_place",
     "optimism_of",
     "resources",
@@ -163,9 +164,19 @@ class RunKey:
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def model_latency(key: RunKey) -> tuple[float, float] | None:
-    """Return p50 and p95 of a run's model part in milliseconds, if it was timed."""
+def _model_latency(key: RunKey) -> tuple[float, float] | None:
     return resources().store.runs.model_latency(key.run_id)
+
+
+def latest_latency(runs: Iterable[RunInfo], scorer: str) -> tuple[float, float] | None:
+    """Return p50 and p95, in milliseconds, of what scored beside the rules in its latest run.
+
+    Args:
+        runs: Newest first.
+        scorer: What runs name it by (`RunInfo.scorer`); `None` comes back if no run timed it.
+    """
+    own = (run for run in runs if run.scorer == scorer and run.rows_done)
+    return next(filter(None, (_model_latency(RunKey.of(run)) for run in own)), None)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading scores")

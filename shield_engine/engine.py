@@ -88,6 +88,7 @@ class Shield:
         self._scanners: dict[tuple[Task, ScannerConfig], PartsScanner] = {}
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
+        self._changed_guards: list[Guard] = []
         self._lock = threading.RLock()
 
     @classmethod
@@ -392,12 +393,13 @@ class Shield:
         with self._lock:
             for engine in self._engines.values():
                 engine.close()
-            for guard in self._open_guards.values():
+            for guard in (*self._open_guards.values(), *self._changed_guards):
                 guard.close()
             for info in self.loader.loaded():
                 self.loader.unload(info.id, info.variant)
             self._engines.clear()
             self._open_guards.clear()
+            self._changed_guards.clear()
             self._scanners.clear()
 
     def _part_of(self, task: Task, ml: MLConfig) -> MLPart:
@@ -423,13 +425,14 @@ class Shield:
             return self._open_guards[entry.name]
 
     def _forget_changed(self, entries: Mapping[str, GuardEntry]) -> None:
-        """Drop what was made of entries that are others now; a call under way is not cut off."""
+        """Drop what was made of entries that are others now.
+
+        Their connections are closed with the engine, as a call may be under way.
+        """
         with self._lock:
-            self._open_guards = {
-                name: guard
-                for name, guard in self._open_guards.items()
-                if entries.get(name) == guard.entry
-            }
+            for name, guard in list(self._open_guards.items()):
+                if entries.get(name) != guard.entry:
+                    self._changed_guards.append(self._open_guards.pop(name))
             models = {None, *(entry.id for entry in self.registry.entries)}
             self._scanners = {
                 key: scanner

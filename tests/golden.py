@@ -52,7 +52,7 @@ PAGES = {
     "errors": "app_pages/errors.py",
     "performance": "app_pages/performance.py",
     "playground": "app_pages/playground.py",
-    "models": "app_pages/models.py",
+    "guards": "app_pages/guards.py",
     "reports_gates": "app_pages/reports_gates.py",
     "settings": "app_pages/settings_page.py",
 }

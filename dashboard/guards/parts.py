@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import streamlit as st
@@ -15,12 +15,11 @@ from dashboard.guards.tables import (
     guard_facts,
     guard_place,
     guards_frame,
-    latest_runs,
     model_facts,
     scorer_title,
     variables,
 )
-from dashboard.state import RunKey, model_latency, model_place, resources, verify_model
+from dashboard.state import latest_latency, model_place, resources, verify_model
 from dashboard.text import megabytes, plain
 from dashboard.widgets import (
     column,
@@ -29,11 +28,13 @@ from dashboard.widgets import (
     offer_removal,
     show_table,
 )
+from shield_engine.config import DEFAULT_THRESHOLD
 from shield_engine.errors import ShieldError
 from shield_engine.guards import GuardEntry, read_guards, remove_guard
 from shield_engine.ml import ModelEntry
 from shield_engine.ml.sources import parse_source
 from shield_engine.ml.variants import build_fp32
+from shield_engine.parts import MLPart
 from shield_engine.types import Mode, Task
 
 __all__ = ["listed_guards", "show_guard", "show_guards"]
@@ -76,12 +77,13 @@ def listed_guards() -> dict[str, Listed]:
     if guards:
         declared = {entry.name for entry in read_guards(server.settings.guards_path)}
     listed = {}
-    for entry in (*server.shield.registry.entries, *guards.values()):
+    entries: list[ModelEntry | GuardEntry] = [*server.shield.registry.entries, *guards.values()]
+    for entry in entries:
         title = scorer_title(entry)
-        timed = (model_latency(RunKey.of(run)) for run in latest_runs(runs, title))
-        is_model = isinstance(entry, ModelEntry)
-        place = model_place(entry) if is_model else guard_place(entry, declared)
-        listed[title] = Listed(entry, place, next(filter(None, timed), None))
+        place = (
+            guard_place(entry, declared) if isinstance(entry, GuardEntry) else model_place(entry)
+        )
+        listed[title] = Listed(entry, place, latest_latency(runs, title))
     return listed
 
 
@@ -123,7 +125,8 @@ def _show_declared(entry: GuardEntry) -> None:
             "start the dashboard again; until then the guard cannot be asked.",
             icon=":material/key_off:",
         )
-    _show_trial(entry, is_tried)
+    part = partial(resources().shield.guard_part, entry)
+    _show_trial(scorer_title(entry), entry.task, entry.threshold, part, is_tried)
     show_table(
         guard_facts(entry, unset),
         key="guard_facts",
@@ -173,7 +176,9 @@ def _show_model(entry: ModelEntry, place: str) -> None:
                 plain(f"{path.name} and its tokenizer have the registered SHA-256."),
                 icon=":material/verified_user:",
             )
-    _show_trial(entry, is_tried)
+    threshold = entry.thresholds.get(Mode.ML.value, DEFAULT_THRESHOLD)
+    part = partial(server.shield.model_part, entry)
+    _show_trial(scorer_title(entry), entry.task, threshold, part, is_tried)
     facts = model_facts(entry, place, loaded)
     show_table(facts, key="model_facts", height="content", alt=f"Facts of {entry.id}")
 
@@ -203,17 +208,17 @@ def _try_button(price_per_1000: float = 0.0) -> bool:
     )
 
 
-def _show_trial(entry: ModelEntry | GuardEntry, is_tried: bool) -> None:
-    """Show what the guard says of two texts, once it was asked."""
-    title = scorer_title(entry)
+def _show_trial(
+    title: str, task: Task, threshold: float, part: Callable[[], MLPart], is_tried: bool
+) -> None:
+    """Show what a model or guard says of two texts, once it was asked."""
     if is_tried:
+        st.session_state.pop(_TRIED, None)
         with errors_shown("It cannot be asked"), st.spinner("Asking"):
-            st.session_state[_TRIED] = (title, _tried(entry))
+            st.session_state[_TRIED] = (title, _tried(task, part()))
     tried_title, answers = st.session_state.get(_TRIED, ("", ()))
     if tried_title != title:
         return
-    is_model = isinstance(entry, ModelEntry)
-    threshold = entry.thresholds.get(Mode.ML.value, 0.5) if is_model else entry.threshold
     harmless, risky = (answer.score for answer in answers)
     if harmless is None or risky is None:
         st.error("It gave no score; the table says why.", icon=":material/error:")
@@ -225,7 +230,7 @@ def _show_trial(entry: ModelEntry | GuardEntry, is_tried: bool) -> None:
             icon=":material/warning:",
         )
     show_table(
-        answers_frame(answers, entry.task, threshold),
+        answers_frame(answers, task, threshold),
         key="tried_texts",
         columns={"Score": column(None, "%.3f")},
         height="content",
@@ -233,13 +238,10 @@ def _show_trial(entry: ModelEntry | GuardEntry, is_tried: bool) -> None:
     )
 
 
-def _tried(entry: ModelEntry | GuardEntry) -> tuple[Answer, ...]:
+def _tried(task: Task, part: MLPart) -> tuple[Answer, ...]:
     """Ask about both texts of a task."""
-    shield = resources().shield
-    is_model = isinstance(entry, ModelEntry)
-    part = shield.model_part(entry) if is_model else shield.guard_part(entry)
     answers = []
-    for kind, text in zip(("harmless", "risky"), _TEXTS[entry.task], strict=True):
+    for kind, text in zip(("harmless", "risky"), _TEXTS[task], strict=True):
         try:
             answers.append(Answer(kind, text, part.infer(text)))
         except ShieldError as error:

@@ -13,7 +13,6 @@ from dashboard.text import TASK_TITLES, megabytes, milliseconds, visible
 from shield_engine.guards import GuardEntry, HttpEntry, OnnxEntry, PythonEntry
 from shield_engine.metrics.table import percent
 from shield_engine.ml import LoadedInfo, MLScore, ModelEntry
-from shield_engine.store import RunInfo
 from shield_engine.types import LABELS, Mode, Task
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "guard_facts",
     "guard_place",
     "guards_frame",
-    "latest_runs",
     "model_facts",
     "scorer_title",
     "variables",
@@ -58,11 +56,6 @@ class Answer:
 def scorer_title(entry: ModelEntry | GuardEntry) -> str:
     """Return what the runs of a model or guard are called by (`RunInfo.scorer`)."""
     return entry.title if isinstance(entry, GuardEntry) else f"{entry.id} {entry.variant.value}"
-
-
-def latest_runs(runs: Iterable[RunInfo], title: str) -> list[RunInfo]:
-    """Return what was scored by a model or guard, in the order given."""
-    return [run for run in runs if run.scorer == title and run.rows_done]
 
 
 def guards_frame(listed: Iterable[Listed]) -> pd.DataFrame:
