@@ -15,7 +15,8 @@ from shield_engine.config import CacheConfig
 from shield_engine.errors import ShieldError
 from shield_engine.guards import GuardEntry, OnnxEntry
 from shield_engine.ml import ModelEntry
-from shield_engine.runs.execution import Estimate, RunSpec, estimate, reusable_run, start
+from shield_engine.runs.estimate import Estimate, estimate
+from shield_engine.runs.execution import RunSpec, reusable_run, start
 from shield_engine.store import DatasetInfo, RunStatus
 from shield_engine.types import Variant
 

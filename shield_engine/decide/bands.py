@@ -18,12 +18,10 @@ from shield_engine.errors import ConfigError
 from shield_engine.statistics import Figure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from shield_engine.decide.views import ModeView
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
     from shield_engine.store import Scores
 
-    Floats = NDArray[np.float64]
 
 _PASSED = -1.0  # below every score of the rules
 
@@ -142,57 +140,69 @@ def sweep_bands(
         )
     rows = ~np.isnan(scores.heuristic[:, 1]) & ~np.isnan(scores.model[:, 1])
     heuristic, model = scores.heuristic[rows, 1], scores.model[rows, 1]
-    labels = view.labels[rows]
-    by_rules, by_model = heuristic >= threshold, model >= threshold
-    is_risky, is_harmless = labels == 1, labels == 0
-    heuristic_ms, model_ms = scores.tiers_ms[rows], scores.model_ms[rows]
-    is_timed = ~np.isnan(heuristic_ms) & ~np.isnan(model_ms)
-    weights = np.column_stack(
-        (
-            np.ones(len(heuristic)),
-            is_risky & by_rules,
-            is_harmless & by_rules,
-            is_risky & by_model,
-            is_harmless & by_model,
-            is_risky & by_model & ~by_rules,
-            is_risky & by_rules & ~by_model,
-            np.where(is_timed, model_ms, 0.0),
-        )
-    ).astype(np.float64)
+    rules_ms, model_ms = scores.tiers_ms[rows], scores.model_ms[rows]
+    is_timed = ~np.isnan(rules_ms) & ~np.isnan(model_ms)
+    columns = _columns(view.labels[rows], heuristic >= threshold, model >= threshold)
+    columns = np.column_stack((columns, np.where(is_timed, model_ms, 0.0)))
     if safe is not None and scores.linear is not None:
         # What the tier lets pass ends below every lower band.
         passes = (heuristic <= 0) & (scores.linear[rows] <= safe)
         heuristic = np.where(passes, _PASSED, heuristic)
     order = np.argsort(heuristic, kind="stable")
     ordered = heuristic[order]
-    sums = np.vstack((np.zeros(weights.shape[1]), np.cumsum(weights[order], axis=0)))
-    total, timed = sums[-1], float(is_timed.sum())
-    rules_ms = float(heuristic_ms[is_timed].sum())
-    risky, harmless = int(is_risky.sum()), int(is_harmless.sum())
+    sums = np.vstack((np.zeros(columns.shape[1]), np.cumsum(columns[order], axis=0)))
+    time = float(rules_ms[is_timed].sum()), float(is_timed.sum())
     points = []
     for upper in uppers:
-        above = total - sums[np.searchsorted(ordered, upper, side="left")]
+        above = sums[-1] - sums[np.searchsorted(ordered, upper, side="left")]
         for lower in lowers:
             if lower is not None and lower >= upper:
                 continue
             limit = _PASSED if lower is None else lower
-            below = sums[np.searchsorted(ordered, limit, side="right")]
-            ended, asked = above + below, total - above - below
-            tp, fp = int(ended[1] + asked[3]), int(ended[2] + asked[4])
-            points.append(
-                BandPoint(
-                    bands=Bands(upper, lower, safe),
-                    tp=tp,
-                    fp=fp,
-                    fn=risky - tp,
-                    tn=harmless - fp,
-                    asked=float(asked[0] / total[0]) if total[0] else 0.0,
-                    lost=int(ended[5]),
-                    won=int(ended[6]),
-                    mean_ms=(rules_ms + float(asked[7])) / timed if timed else None,
-                )
-            )
+            ended = above + sums[np.searchsorted(ordered, limit, side="right")]
+            points.append(_point(Bands(upper, lower, safe), ended, sums[-1], time))
     return points
+
+
+def _columns(labels: Ints, by_rules: Mask, by_model: Mask) -> Floats:
+    """Return what each row adds to the counts of `_point`, shape (rows, 9)."""
+    risky, harmless = labels == 1, labels == 0
+    columns = (
+        np.ones(len(labels)),
+        risky & by_rules,
+        harmless & by_rules,
+        risky & by_model,
+        harmless & by_model,
+        risky & by_model & ~by_rules,
+        risky & by_rules & ~by_model,
+        risky,
+        harmless,
+    )
+    return np.column_stack(columns).astype(np.float64)
+
+
+def _point(bands: Bands, ended: Floats, total: Floats, time: tuple[float, float]) -> BandPoint:
+    """Return hybrid at a pair of bands.
+
+    Args:
+        bands: The pair.
+        ended: Sums of `_columns`, and of the model's milliseconds, of rows that rules decide.
+        total: The same of all rows.
+        time: Milliseconds of the rules on timed rows, and how many rows are timed.
+    """
+    asked, (rules_ms, timed) = total - ended, time
+    tp, fp = int(ended[1] + asked[3]), int(ended[2] + asked[4])
+    return BandPoint(
+        bands=bands,
+        tp=tp,
+        fp=fp,
+        fn=int(total[7]) - tp,
+        tn=int(total[8]) - fp,
+        asked=float(asked[0] / total[0]) if total[0] else 0.0,
+        lost=int(ended[5]),
+        won=int(ended[6]),
+        mean_ms=(rules_ms + float(asked[9])) / timed if timed else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,17 @@ class Candidate:
     bands: Bands = field(default_factory=Bands)
     title: str = ""
 
+    @property
+    def words(self) -> str:
+        """The title, or mode, threshold and bands in words."""
+        if self.title:
+            return self.title
+        bands = ""
+        if self.mode is Mode.HYBRID and self.bands != Bands():
+            bands = f", bands {self.bands}"
+        at = "" if self.threshold is None else f" at threshold {self.threshold:g}"
+        return f"{self.mode.value}{at}{bands}"
+
 
 @dataclass(frozen=True, slots=True)
 class RowOverlap:
@@ -204,9 +215,9 @@ def overlap(store: Store, run_ids: Sequence[str]) -> RowOverlap:
         first = next(iter(runs.values()))
         return RowOverlap(first.rows_done, dict.fromkeys(runs, 0))
     keys = {run_id: _row_keys(store, run_id) for run_id in runs}
-    common = set.intersection(*(set(found) for found in keys.values()))
+    common = set.intersection(*(set(rows) for rows in keys.values()))
     return RowOverlap(
-        len(common), {run_id: len(found) - len(common) for run_id, found in keys.items()}
+        len(common), {run_id: len(rows) - len(common) for run_id, rows in keys.items()}
     )
 
 
@@ -243,7 +254,7 @@ def align(store: Store, candidates: Sequence[Candidate], *, intersect: bool = Fa
             )
         if not len(rows[first.run_id]):
             raise ConfigError("the runs have no row in common")
-        scores = {run_id: subset(found, rows[run_id]) for run_id, found in scores.items()}
+        scores = {run_id: subset(own, rows[run_id]) for run_id, own in scores.items()}
     return Aligned(
         candidates=tuple(candidates),
         views=tuple(
@@ -278,16 +289,16 @@ def _common_rows(
     """Return for each run the positions of the rows that all have, in the first run's order."""
     first = next(iter(scores.values())).row_index
     if len({run.dataset_id for run in runs.values()}) == 1 and all(
-        np.array_equal(found.row_index, first) for found in scores.values()
+        np.array_equal(own.row_index, first) for own in scores.values()
     ):
         return dict.fromkeys(runs, np.arange(len(first))), dict.fromkeys(runs, 0)
     keys = {run_id: _row_keys(store, run_id) for run_id in runs}
     order, *others = keys.values()
-    common = [key for key in order if all(key in found for found in others)]
+    common = [key for key in order if all(key in other for other in others)]
     return (
         {
-            run_id: np.array([found[key] for key in common], dtype=np.int64)
-            for run_id, found in keys.items()
+            run_id: np.array([places[key] for key in common], dtype=np.int64)
+            for run_id, places in keys.items()
         },
         {run_id: len(scores[run_id]) - len(common) for run_id in runs},
     )

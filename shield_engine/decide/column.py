@@ -29,8 +29,8 @@ from shield_engine.types import LABELS, Mode, Task
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats, Ints
+
 
 __all__ = ["Lab", "ScoreColumn", "lab_of", "label_policy_figures", "nearest_rows", "rates_at"]
 

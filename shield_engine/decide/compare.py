@@ -221,35 +221,10 @@ def compare(
         raise ValueError(f"baseline {baseline} is none of {len(views)} candidates")
     counted = _counted(aligned)
     labels, names = counted.labels, views[0].label_names
-    if resamples is None and counted.groups is not None and len(labels) > MOST_RESAMPLED_ROWS:
-        resamples = 0
-    standings = tuple(
-        figures_of(
-            view,
-            aligned.counts,
-            aligned.groups,
-            title=title,
-            seed=seed,
-            resamples=resamples,
-            confidence=confidence,
-        ).priced(price_per_hour)
-        for view, title in zip(views, counted.titles, strict=True)
-    )
-    others = [place for place in range(len(views)) if place != baseline]
-    family = _family([_pair_tests(counted, baseline, place) for place in others], confidence)
-    patterns = Patterns.of(
-        labels, counted.verdicts, counted.n_classes, groups=counted.groups, seed=seed
-    )
+    standings = _standings(aligned, counted, seed, confidence, resamples)
     metric = _metric(views[0], labels)
     winner = _winner(standings, metric) if len(labels) else None
-    by_slice = (
-        {}
-        if winner is None
-        else {
-            name: compare_slices(aligned, name, values, winner, seed=seed, confidence=confidence)
-            for name, values in slices.items()
-        }
-    )
+    tables = {} if winner is None else slices
     return Comparison(
         task=views[0].task,
         label_names=names,
@@ -260,15 +235,17 @@ def compare(
         standings=standings,
         baseline=baseline,
         winner=winner,
-        pairs=tuple(
-            _pair(aligned, counted, (baseline, place), patterns, tests, seed, confidence)
-            for place, tests in zip(others, family, strict=True)
-        ),
-        slices=by_slice,
+        pairs=_pairs(aligned, counted, baseline, seed, confidence),
+        slices={
+            name: compare_slices(
+                aligned, name, values, winner or 0, seed=seed, confidence=confidence
+            )
+            for name, values in tables.items()
+        },
         frontier=_frontier(standings, metric) if winner is not None else (),
         confidence=confidence,
         seed=seed,
-    )
+    ).priced(price_per_hour)
 
 
 def compare_slices(
@@ -319,6 +296,25 @@ def _titles(aligned: Aligned) -> tuple[str, ...]:
     return tuple(titles)
 
 
+def _standings(
+    aligned: Aligned, counted: Counted, seed: int, confidence: float, resamples: int | None
+) -> tuple[Evaluated, ...]:
+    if resamples is None and counted.groups is not None:
+        resamples = 0 if len(counted.labels) > MOST_RESAMPLED_ROWS else None
+    return tuple(
+        figures_of(
+            view,
+            aligned.counts,
+            aligned.groups,
+            title=title,
+            seed=seed,
+            resamples=resamples,
+            confidence=confidence,
+        )
+        for view, title in zip(aligned.views, counted.titles, strict=True)
+    )
+
+
 def _metric(view: ModeView, labels: NDArray[np.int64]) -> str:
     if view.risk is None:
         return "macro_f1"
@@ -353,6 +349,21 @@ def _family(
     left = iter(adjusted.tolist())
     return tuple(
         tuple(settled(test, next(left), level, confidence) for test in tests) for tests in pairs
+    )
+
+
+def _pairs(
+    aligned: Aligned, counted: Counted, baseline: int, seed: int, confidence: float
+) -> tuple[Pair, ...]:
+    """Return every other candidate against the baseline."""
+    others = [place for place in range(len(counted.titles)) if place != baseline]
+    family = _family([_pair_tests(counted, baseline, place) for place in others], confidence)
+    patterns = Patterns.of(
+        counted.labels, counted.verdicts, counted.n_classes, groups=counted.groups, seed=seed
+    )
+    return tuple(
+        _pair(aligned, counted, (baseline, place), patterns, tests, seed, confidence)
+        for place, tests in zip(others, family, strict=True)
     )
 
 

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shield_engine.decide.views import ModeView
+    from shield_engine.statistics.arrays import Ints, Mask
     from shield_engine.store.rows import RowFilter
 
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 __all__ = [
     "LENGTH_BANDS",

@@ -6,7 +6,7 @@ half of the rows back for the report, or estimate the optimism by resampling (Ef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from shield_engine.statistics.tests import holm, pair_p_value
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Floats = NDArray[np.float64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Optimism",
@@ -162,15 +163,11 @@ def choose_and_report(
         before = float(rule.objective(choosing.at(choice.threshold))[0])
         if len(reporting.risky) and len(reporting.harmless):
             after = float(rule.objective(reporting.at(choice.threshold))[0])
-    return SplitReport(
-        choice, choosing, reporting, len(np.unique(names)), before, after,
-        None if before is None or after is None else before - after,
-    )  # fmt: skip
+    gap = None if before is None or after is None else before - after
+    return SplitReport(choice, choosing, reporting, len(np.unique(names)), before, after, gap)
 
 
-def optimism(
-    column: ScoreColumn, rule: Rule, *, resamples: int = 200, seed: int = 7
-) -> Optimism:  # fmt: skip
+def optimism(column: ScoreColumn, rule: Rule, *, resamples: int = 200, seed: int = 7) -> Optimism:
     """Estimate the optimism of choosing on all rows (Efron 1983), with its spread.
 
     Each resample keeps the number of rows of each class (whole groups are drawn where there are
@@ -189,12 +186,12 @@ def optimism(
         float(column.effective(apparent_choice.threshold, label)[1][0]) / max(len(side), 1)
         for label, side in ((1, column.risky), (0, column.harmless))
     )
-    gaps, found = [], []
+    gaps, thresholds = [], []
     for tp, fp in zip(risky, harmless, strict=True):
         place = _pick(rule, _sweep(cuts, tp, fp), risky_worth, harmless_worth)
         if place < 0:
             continue
-        found.append(float(cuts[place]))
+        thresholds.append(float(cuts[place]))
         gaps.append(float(rule.objective(_sweep(cuts, tp, fp))[place] - here[place]))
     if 2 * len(gaps) < resamples:
         return Optimism(None, None, apparent, None, None, len(gaps), resamples - len(gaps))
@@ -204,7 +201,7 @@ def optimism(
         interval=Interval(*map(float, np.quantile(gaps, [0.025, 0.975]))),
         apparent=apparent,
         corrected=apparent - value,
-        thresholds=Interval(*map(float, np.quantile(found, [0.025, 0.975]))),
+        thresholds=Interval(*map(float, np.quantile(thresholds, [0.025, 0.975]))),
         resamples=len(gaps),
         unfound=resamples - len(gaps),
     )
@@ -237,22 +234,23 @@ def slice_choices(
         groups: Rows that belong together; `None` if rows are independent.
         seed: Of the halves.
     """
-    found = []
+    drafts, p_values = [], []
     for value in sorted(set(values.tolist())):
         rows = values == value
-        kept = None if groups is None else groups[rows]
-        column = ScoreColumn.of(labels[rows], scores[rows], kept)
+        codes = None if groups is None else groups[rows]
+        column = ScoreColumn.of(labels[rows], scores[rows], codes)
         chosen = split(units[rows], labels[rows], seed=seed)
-        p_value = _halves_p_value(labels[rows], scores[rows], kept, chosen, rule, threshold)
-        found.append((str(value), column, rule.choose(column), column.at(threshold), p_value))
-    adjusted = holm([item[-1] for item in found])
-    slices = [
-        SliceChoice(
-            value=value, risky=len(column.risky), harmless=len(column.harmless), choice=choice,
-            common=common, p_value=float(p_value), is_decided=bool(p_value < 0.05),
+        p_value = _halves_p_value(labels[rows], scores[rows], codes, chosen, rule, threshold)
+        common, risky = column.at(threshold), len(column.risky)
+        choice = rule.choose(column)
+        drafts.append(
+            SliceChoice(str(value), risky, column.n - risky, choice, common, p_value, False)
         )
-        for (value, column, choice, common, _), p_value in zip(found, adjusted, strict=True)
-    ]  # fmt: skip
+        p_values.append(p_value)
+    slices = [
+        replace(draft, p_value=p_value, is_decided=p_value < 0.05)
+        for draft, p_value in zip(drafts, holm(p_values).tolist(), strict=True)
+    ]
     return sorted(slices, key=lambda item: -(item.risky + item.harmless))
 
 
@@ -265,8 +263,8 @@ def _halves_p_value(
     threshold: float,
 ) -> float:
     """Return the p-value of a threshold chosen on the `chosen` rows, on the others."""
-    kept = None if groups is None else groups[chosen]
-    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen], kept)).threshold
+    codes = None if groups is None else groups[chosen]
+    own = rule.choose(ScoreColumn.of(labels[chosen], scores[chosen], codes)).threshold
     if own is None:
         return 1.0
     truth, risk = labels[~chosen] == 1, scores[~chosen]

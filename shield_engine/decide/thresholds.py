@@ -19,10 +19,10 @@ from shield_engine.statistics.intervals import (
 from shield_engine.statistics.tests import required_negatives
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from shield_engine.statistics.arrays import Floats
+
 
 __all__ = [
     "Choice",
@@ -36,8 +36,6 @@ __all__ = [
     "least_alarms",
     "sharpest",
 ]
-
-Metric = Literal["f1", "balanced_accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +200,9 @@ def sharpest(
     def bounds(thresholds: ArrayLike) -> Floats:
         hits, risky = column.effective(thresholds, 1)
         alarms, harmless = column.effective(thresholds, 0)
-        found = prevalence * (1 - _upper(risky - hits, risky, each))
-        flagged = found + (1 - prevalence) * _upper(alarms, harmless, each)
-        return np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+        caught = prevalence * (1 - _upper(risky - hits, risky, each))
+        flagged = caught + (1 - prevalence) * _upper(alarms, harmless, each)
+        return np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
 
     drawn = column.drawn(2 * DRAWN_CUTS).thresholds
     proved = bounds(drawn)
@@ -221,8 +219,8 @@ def sharpest(
     last = int(fits[-1])
     lowest = float(drawn[last + 1]) if last + 1 < len(drawn) else -np.inf
     between = column.cuts[(column.cuts <= drawn[last]) & (column.cuts > lowest)]
-    kept = between[bounds(between) >= min_precision]
-    cut = float(kept[-1] if len(kept) else drawn[last])
+    proved_between = between[bounds(between) >= min_precision]
+    cut = float(proved_between[-1] if len(proved_between) else drawn[last])
     return _choice(
         column, cut, how, bound=lambda threshold: float(bounds(threshold)[0]), value="recall"
     )
@@ -273,7 +271,7 @@ def best_by_cost(
     return replace(chosen, value=1_000 * (weights.risky - float(values[place]) + per_text))
 
 
-def best_by_metric(column: ScoreColumn, metric: Metric) -> Choice:
+def best_by_metric(column: ScoreColumn, metric: Literal["f1", "balanced_accuracy"]) -> Choice:
     """Return the threshold of the highest F1 or balanced accuracy on these rows."""
     how = f"highest {metric.replace('_', ' ')}"
     if not len(column.risky) or not len(column.harmless):
@@ -364,19 +362,22 @@ class Rule:
             )
         return best_by_metric(column, self.kind)
 
+    @property
+    def _linear(self) -> Weights:
+        """What is made high where that is linear in the rates."""
+        if self.kind == "cost":
+            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
+        if self.kind == "balanced_accuracy":
+            return Weights(0.5, 0.5)
+        return Weights(0.0, 1.0) if self.kind == "recall" else Weights(1.0, 0.0)
+
     def weights(self, column: ScoreColumn, threshold: float) -> Weights:
         """Return the linear objective that the rule's threshold maximises.
 
         For F1 it is that of Dinkelbach (1967): at the maximum F*, tp (2 - F*) - fp F* is highest.
         """
-        if self.kind == "cost":
-            return Weights(self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm)
-        if self.kind == "balanced_accuracy":
-            return Weights(0.5, 0.5)
-        if self.kind == "recall":
-            return Weights(0.0, 1.0)
         if self.kind != "f1":
-            return Weights(1.0, 0.0)
+            return self._linear
         counts = column.at(threshold)
         best = float(np.nan_to_num(counts.f1[0]))
         scale = max(float(2 * counts.tp[0] + counts.fp[0] + counts.fn[0]), 1.0)
@@ -388,10 +389,10 @@ class Rule:
         Under a limit only the side that keeps it counts: higher thresholds under a limit of FPR or
         precision, lower ones under a limit of recall.
         """
-        found = flat_region(column, threshold, self.weights(column, threshold))
+        region = flat_region(column, threshold, self.weights(column, threshold))
         if self.kind in {"fpr", "precision"}:
-            return replace(found, low=threshold)
-        return replace(found, high=threshold) if self.kind == "recall" else found
+            return replace(region, low=threshold)
+        return replace(region, high=threshold) if self.kind == "recall" else region
 
     def objective(self, sweep: ThresholdSweep) -> Floats:
         """Return what the rule makes high, at each threshold: F1, recall, minus FPR or cost."""
@@ -399,11 +400,7 @@ class Rule:
             return np.nan_to_num(sweep.f1)
         if self.kind == "balanced_accuracy":
             return (1 + Weights(1.0, 1.0).of(sweep)) / 2
-        if self.kind == "cost":
-            return Weights(
-                self.prevalence * self.miss, (1 - self.prevalence) * self.false_alarm
-            ).of(sweep)
-        return Weights(0.0, 1.0).of(sweep) if self.kind == "recall" else Weights(1.0, 0.0).of(sweep)
+        return self._linear.of(sweep)
 
 
 def _choice(

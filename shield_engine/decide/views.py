@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shield_engine.statistics import Figure
+    from shield_engine.statistics.arrays import Floats, Ints, Mask
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 __all__ = [
     "ModeView",

@@ -7,7 +7,6 @@ for their number is needed (an intersection-union test, Berger 1982).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.config import Bands
 from shield_engine.decide.candidates import (
     Aligned,
     Candidate,
@@ -26,27 +24,15 @@ from shield_engine.decide.candidates import (
     of_policy,
 )
 from shield_engine.errors import ConfigError
-from shield_engine.gates.document import (
-    BASELINE,
-    Gate,
-    Requirement,
-    shown,
-    shown_difference,
-)
+from shield_engine.gates.claim import Claim
+from shield_engine.gates.document import BASELINE, Gate, Requirement, shown
 from shield_engine.gates.question import Question
-from shield_engine.statistics import Figure
-from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
-from shield_engine.statistics.tests import required_negatives, rows_for_scaled
 from shield_engine.store.library import named_policy
-from shield_engine.types import Mode
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from shield_engine.statistics.arrays import Mask
     from shield_engine.store import RunInfo, Store
 
-    Mask = NDArray[np.bool_]
-    Ints = NDArray[np.int64]
 
 __all__ = ["GateOutcome", "Judgement", "Outcome", "judge"]
 
@@ -54,7 +40,6 @@ ThresholdsOf = Callable[["RunInfo"], Mapping[str, float]]
 """Gives a run's threshold for each mode, used where no policy says one."""
 
 _SHOWN_VALUES = 8
-_MOST_SCALE = 1_000_000.0
 
 
 class Outcome(StrEnum):
@@ -154,16 +139,16 @@ class GateOutcome:
     @property
     def outcome(self) -> Outcome:
         """Fail if any requirement fails, else inconclusive if any is, else pass."""
-        found = {one.outcome for one in self.judgements}
+        outcomes = {judgement.outcome for judgement in self.judgements}
         for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
-            if outcome in found:
+            if outcome in outcomes:
                 return outcome
         return Outcome.PASS
 
     @property
     def sentence(self) -> str:
         """The outcome in one sentence."""
-        counts = Counter(one.outcome for one in self.judgements)
+        counts = Counter(judgement.outcome for judgement in self.judgements)
         parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
         return f"Gate {self.gate.name}: {self.outcome.value} ({', '.join(parts)})."
 
@@ -177,7 +162,7 @@ class GateOutcome:
             "baseline_run_id": self.baseline_run_id,
             "baseline": self.baseline or None,
             "seed": self.seed,
-            "requirements": [one.as_dict() for one in self.judgements],
+            "requirements": [judgement.as_dict() for judgement in self.judgements],
             "stamp": dict(self.stamp),
         }
 
@@ -208,10 +193,10 @@ def judge(
     """
     court = _Court(store, gate, candidate, baseline, thresholds_of, seed)
     judgements = tuple(
-        court.judgement(one, f"gate {gate.name}, requirement {number}")
-        for number, one in enumerate(gate.requirements, start=1)
+        court.judgement(requirement, f"gate {gate.name}, requirement {number}")
+        for number, requirement in enumerate(gate.requirements, start=1)
     )
-    if all(one.outcome is Outcome.SKIPPED for one in judgements):
+    if all(judgement.outcome is Outcome.SKIPPED for judgement in judgements):
         raise ConfigError(
             f"gate {gate.name} asks nothing of task {court.run.task.value}; "
             f"run {candidate.run_id} is of that task"
@@ -220,9 +205,9 @@ def judge(
         gate=gate,
         judgements=judgements,
         run_id=candidate.run_id,
-        candidate=_title(candidate),
+        candidate=candidate.words,
         baseline_run_id=None if baseline is None else baseline.run_id,
-        baseline="" if baseline is None else _title(baseline),
+        baseline="" if baseline is None else baseline.words,
         seed=seed,
         stamp=court.run.stamp,
     )
@@ -246,29 +231,29 @@ class _Court:
 
     def judgement(self, requirement: Requirement, where: str) -> Judgement:
         """Return what came of one requirement."""
-        if requirement.task not in {None, self.run.task}:
-            assert requirement.task is not None  # noqa: S101 - None is in the set above
-            return Judgement(
-                requirement,
-                Outcome.SKIPPED,
-                "",
-                reason=f"the run is of task {self.run.task.value}, not {requirement.task.value}",
-            )
+        if requirement.task is not None and requirement.task is not self.run.task:
+            reason = f"the run is of task {self.run.task.value}, not {requirement.task.value}"
+            return Judgement(requirement, Outcome.SKIPPED, "", reason=reason)
         sides = [self._candidate(requirement)]
         if requirement.is_paired:
             sides.append(self._baseline(requirement, sides[0], where))
         aligned = self._aligned(tuple(sides), intersect=requirement.common_rows)
-        subject = " against ".join(_described(side) for side in sides)
+        subject = " against ".join(f"{side.words}, run {side.run_id}" for side in sides)
         rows, missing = self._rows(requirement, aligned)
         question = Question(requirement, aligned, rows, self.seed)
-        bounds = question.bounds()
-        if missing and not bounds.n:
-            bounds = replace(bounds, reason=missing)
-        judged = _judged(requirement, subject, bounds)
+        figure = question.bounds()
+        if missing and not figure.n:
+            figure = replace(figure, reason=missing)
+        judged = _judged(Claim(requirement, figure), subject)
         if requirement.is_paired:
             after, before = question.values()
             judged = replace(judged, before=before, after=after)
-            judged = replace(judged, reason=_paired_reason(judged))
+            if after is not None and before is not None:
+                after_text, before_text = (
+                    shown(value, requirement.kind.unit) for value in (after, before)
+                )
+                reason = f"{after_text} against {before_text}: {judged.reason}"
+                judged = replace(judged, reason=reason)
             judged = self._comparability(judged, sides)
         return self._completeness(judged, aligned)
 
@@ -353,160 +338,31 @@ class _Court:
         return judged
 
 
-def _limit(requirement: Requirement) -> tuple[float, bool]:
-    """Return what a bound must clear, and whether it is the upper bound."""
-    if requirement.at_least is not None:
-        return requirement.at_least, False
-    if requirement.at_most is not None:
-        return requirement.at_most, True
-    if requirement.kind.is_better_high:
-        return -requirement.by_more_than, False
-    return requirement.by_more_than, True
-
-
-def _judged(requirement: Requirement, subject: str, bounds: Figure) -> Judgement:
-    limit, is_upper = _limit(requirement)
+def _judged(claim: Claim, subject: str) -> Judgement:
+    requirement, figure = claim.requirement, claim.figure
     judged = Judgement(
         requirement=requirement,
         outcome=Outcome.INCONCLUSIVE,
         subject=subject,
-        value=bounds.value,
-        low=bounds.low,
-        high=bounds.high,
-        limit=limit,
-        is_upper=is_upper,
-        n=bounds.n,
-        method=bounds.method,
-        reason=_numbers(requirement, bounds, limit, is_upper=is_upper),
+        value=figure.value,
+        low=figure.low,
+        high=figure.high,
+        limit=claim.limit,
+        is_upper=claim.is_upper,
+        n=figure.n,
+        method=figure.method,
+        reason=claim.numbers(),
     )
-    if bounds.value is None:
-        return replace(judged, reason=bounds.reason or "", advice="there is no figure to judge")
-    if bounds.n < requirement.min_rows:
-        missing = requirement.min_rows - bounds.n
-        return replace(
-            judged,
-            advice=f"the gate asks for {requirement.min_rows:,} {requirement.kind.rows}: "
-            f"{missing:,} more",
-            rows_needed=missing,
-        )
-    clears, is_beyond = _sides(bounds, limit, is_upper=is_upper)
-    if clears:
+    if figure.value is None:
+        return replace(judged, reason=figure.reason or "", advice="there is no figure to judge")
+    if figure.n < requirement.min_rows:
+        missing = requirement.min_rows - figure.n
+        rows = requirement.kind.rows
+        advice = f"the gate asks for {requirement.min_rows:,} {rows}: {missing:,} more"
+        return replace(judged, advice=advice, rows_needed=missing)
+    if claim.is_met:
         return replace(judged, outcome=Outcome.PASS)
-    if is_beyond:
-        reason = _numbers(requirement, bounds, limit, is_upper=is_upper, is_failed=True)
-        return replace(judged, outcome=Outcome.FAIL, reason=reason)
-    needed, advice = _advice(requirement, bounds, limit, is_upper=is_upper)
+    if claim.is_missed:
+        return replace(judged, outcome=Outcome.FAIL, reason=claim.numbers(is_failed=True))
+    needed, advice = claim.advice(figure.value)
     return replace(judged, advice=advice, rows_needed=needed)
-
-
-def _sides(bounds: Figure, limit: float, *, is_upper: bool) -> tuple[bool, bool]:
-    """Return whether the bound clears the limit, and whether the other is clearly beyond it."""
-    low = -math.inf if bounds.low is None else bounds.low
-    high = math.inf if bounds.high is None else bounds.high
-    return (high <= limit, low > limit) if is_upper else (low >= limit, high < limit)
-
-
-def _numbers(
-    requirement: Requirement,
-    bounds: Figure,
-    limit: float,
-    *,
-    is_upper: bool,
-    is_failed: bool = False,
-) -> str:
-    """Return the figure, the bound that decides and the limit in a sentence."""
-    unit, rows = requirement.kind.unit, requirement.kind.rows
-    says = shown_difference if requirement.is_paired else shown
-    asked = "at most" if is_upper else "at least"
-    shows_upper = is_upper != is_failed
-    bound = bounds.high if shows_upper else bounds.low
-    text = f"{says(bounds.value, unit)} on {bounds.n:,} {rows}"
-    if bound is None:
-        return f"{text}; no bound, asked is {asked} {says(limit, unit)}"
-    side = "at most" if shows_upper else "at least"
-    return (
-        f"{text}; at {100 * requirement.confidence:g}% confidence {side} {says(bound, unit)}, "
-        f"asked is {asked} {says(limit, unit)}"
-    )
-
-
-def _paired_reason(judged: Judgement) -> str:
-    if judged.before is None or judged.after is None:
-        return judged.reason
-    unit = judged.requirement.kind.unit
-    return f"{shown(judged.after, unit)} against {shown(judged.before, unit)}: {judged.reason}"
-
-
-def _advice(
-    requirement: Requirement, bounds: Figure, limit: float, *, is_upper: bool
-) -> tuple[int | None, str]:
-    """Return how many more rows would settle an open requirement, and what to say of it."""
-    assert bounds.value is not None  # noqa: S101 - judged before
-    rows = requirement.kind.rows
-    room = limit - bounds.value if is_upper else bounds.value - limit
-    if room < 0:
-        return None, (
-            "the observed figure is on the wrong side of the limit: more rows would sooner show a "
-            "failure"
-        )
-    if bounds.reason:
-        return _open_bound(requirement, bounds)
-    if not requirement.is_paired and requirement.kind.is_proportion:
-        if limit == (0.0 if is_upper else 1.0):
-            return None, f"no number of rows can show exactly {shown(limit, 'share')}"
-        target, seen = (limit, bounds.value) if is_upper else (1 - limit, 1 - bounds.value)
-        needed = required_negatives(target, max(0.0, seen), requirement.confidence)
-        more = None if needed is None else math.ceil(needed * bounds.n / bounds.worth) - bounds.n
-    elif bounds.differing is not None:
-        more = _tango_rows(bounds, limit, requirement.confidence, is_upper=is_upper)
-    else:
-        more = rows_for_scaled(bounds, limit, is_upper=is_upper)
-    if more is None:
-        return None, "the observed figure is at the limit: more rows alone will not settle it"
-    more = max(1, more)
-    return more, f"about {more:,} more {rows} would settle it if the figure stays as observed"
-
-
-def _open_bound(requirement: Requirement, bounds: Figure) -> tuple[int | None, str]:
-    if requirement.metric.endswith("_ms") and bounds.worth >= 1:
-        share = float(requirement.metric[1:-3]) / 100
-        least = rows_for_percentile(share, requirement.confidence)
-        more = max(1, math.ceil(least * bounds.n / bounds.worth) - bounds.n)
-        return more, f"{bounds.reason}: {more:,} more {requirement.kind.rows}"
-    return None, bounds.reason or ""
-
-
-def _tango_rows(bounds: Figure, limit: float, confidence: float, *, is_upper: bool) -> int | None:
-    """Return how many more rows would let Tango's bound clear the limit at the rates seen."""
-    difference, differing = bounds.value or 0.0, bounds.differing or 0.0
-
-    def clears(scale: float) -> bool:
-        n = bounds.worth * scale
-        gained, lost = ((differing + sign * difference) * n / 2 for sign in (1, -1))
-        low, high = tango_bounds(gained, lost, n, confidence)
-        return high <= limit if is_upper else low >= limit
-
-    top = 2.0
-    while not clears(top):
-        top *= 2
-        if top > _MOST_SCALE:
-            return None
-    low = top / 2
-    for _ in range(30):
-        middle = (low + top) / 2
-        low, top = (low, middle) if clears(middle) else (middle, top)
-    return math.ceil(bounds.n * top) - bounds.n
-
-
-def _title(candidate: Candidate) -> str:
-    if candidate.title:
-        return candidate.title
-    bands = ""
-    if candidate.mode is Mode.HYBRID and candidate.bands != Bands():
-        bands = f", bands {candidate.bands}"
-    at = "" if candidate.threshold is None else f" at threshold {candidate.threshold:g}"
-    return f"{candidate.mode.value}{at}{bands}"
-
-
-def _described(candidate: Candidate) -> str:
-    return f"{_title(candidate)}, run {candidate.run_id}"

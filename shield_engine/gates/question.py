@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from shield_engine.decide.candidates import Aligned
     from shield_engine.gates.document import Requirement
+    from shield_engine.statistics.arrays import Ints, Mask
 
-    Mask = NDArray[np.bool_]
-    Ints = NDArray[np.int64]
 
 __all__ = ["Question"]
 

@@ -112,15 +112,19 @@ class InferenceEngine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def infer(self, text: str) -> MLScore:
+    def infer(self, text: str, *, until: Callable[[], str | None] | None = None) -> MLScore:
         """Score one text; windows of a long one run beside each other.
+
+        Args:
+            text: Any text.
+            until: Asked before each window; a reason that it returns ends the text.
 
         Raises:
             InferenceError: The model failed, gave something that is not a finite score per label,
-                or took too long.
+                took too long, or was told to end.
         """
         self._check_open()
-        return self._score(text, spread=self._threads > 1)
+        return self._score(text, spread=self._threads > 1, until=until)
 
     def infer_batch(self, texts: Sequence[str]) -> list[MLScore]:
         """Score each text, in order, each as if it were alone.
@@ -184,7 +188,9 @@ class InferenceEngine:
         except InferenceError as error:
             raise InferenceError(f"text {position} of the batch: {error}") from error
 
-    def _score(self, text: str, *, spread: bool = False) -> MLScore:
+    def _score(
+        self, text: str, *, spread: bool = False, until: Callable[[], str | None] | None = None
+    ) -> MLScore:
         started = time.perf_counter()
         handover, (own, *others) = self.model.handover, self.model.outputs
         if handover and (left := handover.take(text, own)) is not None:
@@ -192,7 +198,7 @@ class InferenceEngine:
         with self._time_limit() as limit:
             cutting = _Stopwatch()
             windows = cutting.time(self._cut(text))
-            run = partial(self._run, limit=limit)
+            run = partial(self._run, limit=limit, until=until)
             head = list(islice(windows, 2))
             windows = chain(head, windows)
             is_spread = spread and len(head) > 1
@@ -241,7 +247,11 @@ class InferenceEngine:
         finally:
             timer.cancel()
 
-    def _run(self, window: Window, limit: Any) -> WindowLogits:
+    def _run(
+        self, window: Window, limit: Any, until: Callable[[], str | None] | None = None
+    ) -> WindowLogits:
+        if until is not None and (reason := until()) is not None:
+            raise InferenceError(f"{self.model.entry.id} was ended: {reason}")
         if limit and limit.terminate:
             raise self._too_slow()
         started = time.perf_counter()

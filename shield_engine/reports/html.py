@@ -20,7 +20,7 @@ from shield_engine.reports.report import Report, leaves
 from shield_engine.reports.svg import (
     Bar,
     Curve,
-    Interval,
+    Dot,
     bars,
     bounds_bar,
     curves,
@@ -95,7 +95,7 @@ def _forest(report: Report) -> Markup:
                 continue
             has_ends = figure.low is not None and figure.high is not None
             items.append(
-                Interval(
+                Dot(
                     label=name,
                     series=series,
                     value=100 * figure.value,
@@ -145,7 +145,14 @@ def _latencies(report: Report) -> Markup:
     return bars("Latency of each mode on cache misses", items, "milliseconds")
 
 
-def _gate_bar(one: Judgement) -> Markup:
-    if one.value is None or one.low is None or one.high is None or one.limit is None:
+def _gate_bar(judgement: Judgement) -> Markup:
+    if (
+        judgement.value is None
+        or judgement.low is None
+        or judgement.high is None
+        or judgement.limit is None
+    ):
         return Markup("")
-    return bounds_bar(one.reason, one.value, one.low, one.high, one.limit)
+    return bounds_bar(
+        judgement.reason, judgement.value, judgement.low, judgement.high, judgement.limit
+    )

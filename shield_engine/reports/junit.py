@@ -19,15 +19,13 @@ def gate_junit(outcome: GateOutcome, *, strict: bool = False) -> str:
         strict: Write inconclusive requirements as failures instead of skipped ones.
     """
     name = xml_text(outcome.gate.name)
-    failed = [one for one in outcome.judgements if _is_failure(one, strict=strict)]
-    skipped = [
-        one for one in outcome.judgements if one.outcome is not Outcome.PASS and one not in failed
-    ]
+    failed = sum(_is_failure(judgement, strict=strict) for judgement in outcome.judgements)
+    passed = sum(judgement.outcome is Outcome.PASS for judgement in outcome.judgements)
     counts = {
         "tests": str(len(outcome.judgements)),
-        "failures": str(len(failed)),
+        "failures": str(failed),
         "errors": "0",
-        "skipped": str(len(skipped)),
+        "skipped": str(len(outcome.judgements) - passed - failed),
         "time": "0",
     }
     root = ET.Element("testsuites", {"name": "shield gate", **counts})
@@ -35,16 +33,18 @@ def gate_junit(outcome: GateOutcome, *, strict: bool = False) -> str:
     properties = ET.SubElement(suite, "properties")
     for key, value in _properties(outcome):
         ET.SubElement(properties, "property", {"name": xml_text(key), "value": xml_text(value)})
-    for number, one in enumerate(outcome.judgements, start=1):
-        _add_case(suite, f"gate.{name}", number, one, strict=strict)
+    for number, judgement in enumerate(outcome.judgements, start=1):
+        _add_case(suite, f"gate.{name}", number, judgement, strict=strict)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=False).join(
         ('<?xml version="1.0" encoding="UTF-8"?>\n', "\n")
     )
 
 
-def _is_failure(one: Judgement, *, strict: bool) -> bool:
-    return one.outcome is Outcome.FAIL or (strict and one.outcome is Outcome.INCONCLUSIVE)
+def _is_failure(judgement: Judgement, *, strict: bool) -> bool:
+    return judgement.outcome is Outcome.FAIL or (
+        strict and judgement.outcome is Outcome.INCONCLUSIVE
+    )
 
 
 def _properties(outcome: GateOutcome) -> list[tuple[str, str]]:
@@ -60,22 +60,26 @@ def _properties(outcome: GateOutcome) -> list[tuple[str, str]]:
 
 
 def _add_case(
-    suite: ET.Element, classname: str, number: int, one: Judgement, *, strict: bool
+    suite: ET.Element, classname: str, number: int, judgement: Judgement, *, strict: bool
 ) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
         {
             "classname": classname,
-            "name": xml_text(f"{number}. {one.requirement.title}"),
+            "name": xml_text(f"{number}. {judgement.requirement.title}"),
             "time": "0",
         },
     )
-    message = xml_text("; ".join(filter(None, (one.reason, one.advice))))
-    if _is_failure(one, strict=strict):
-        failure = {"message": message, "type": one.outcome.value}
-        ET.SubElement(case, "failure", failure).text = xml_text(f"{one.subject}\n{one.method}")
-    elif one.outcome is not Outcome.PASS:
-        ET.SubElement(case, "skipped", {"message": f"{one.outcome.value}: {message}"})
+    message = xml_text("; ".join(filter(None, (judgement.reason, judgement.advice))))
+    if _is_failure(judgement, strict=strict):
+        failure = {"message": message, "type": judgement.outcome.value}
+        ET.SubElement(case, "failure", failure).text = xml_text(
+            f"{judgement.subject}\n{judgement.method}"
+        )
+    elif judgement.outcome is not Outcome.PASS:
+        ET.SubElement(case, "skipped", {"message": f"{judgement.outcome.value}: {message}"})
     else:
-        ET.SubElement(case, "system-out").text = xml_text(f"{one.subject}: {one.reason}")
+        ET.SubElement(case, "system-out").text = xml_text(
+            f"{judgement.subject}: {judgement.reason}"
+        )

@@ -57,15 +57,18 @@ def gate_markdown(outcome: GateOutcome) -> str:
         "",
         *_table(
             ("Outcome", "Requirement", "Numbers", "What would settle it"),
-            [_gate_row(one) for one in outcome.judgements],
+            [_gate_row(judgement) for judgement in outcome.judgements],
         ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _gate_row(one: Judgement) -> list[str]:
-    cells = (one.requirement.title, one.reason, one.advice)
-    return [f"{_SIGNS[one.outcome]} {one.outcome.value}", *(markdown_text(cell) for cell in cells)]
+def _gate_row(judgement: Judgement) -> list[str]:
+    cells = (judgement.requirement.title, judgement.reason, judgement.advice)
+    return [
+        f"{_SIGNS[judgement.outcome]} {judgement.outcome.value}",
+        *(markdown_text(cell) for cell in cells),
+    ]
 
 
 def as_markdown(report: Report) -> str:
@@ -108,24 +111,24 @@ def _comparisons(report: Report) -> list[str]:
 def _slices(report: Report) -> list[str]:
     names = list(report.slices[0].metrics)
     rows = [
-        [markdown_text(one.column), markdown_text(one.value) or "(none)", f"{one.n:,}"]
-        + [markdown_text(figure_text(name, one.metrics[name], "line")) for name in names]
-        for one in report.slices
+        [markdown_text(part.column), markdown_text(part.value) or "(none)", f"{part.n:,}"]
+        + [markdown_text(figure_text(name, part.metrics[name], "line")) for name in names]
+        for part in report.slices
     ]
     return _table(("Column", "Value", "Rows", *names), rows)
 
 
 def _errors(report: Report) -> list[str]:
     parts = []
-    for one in report.errors:
-        rules = f"; rules {', '.join(one.rules)}" if one.rules else ""
+    for error in report.errors:
+        rules = f"; rules {', '.join(error.rules)}" if error.rules else ""
         parts.append(
             markdown_text(
-                f"{one.kind}: row {one.row_id} is {one.label}, said {one.said} at {one.score:.3f}{rules}"
+                f"{error.kind}: row {error.row_id} is {error.label}, said {error.said} at {error.score:.3f}{rules}"
             )
         )
-        shown = one.text[:_TEXT_LIMIT]
-        more = len(one.text) - len(shown)
+        shown = error.text[:_TEXT_LIMIT]
+        more = len(error.text) - len(shown)
         parts.append(fenced(shown) + (f"\n\n({more:,} more characters)" if more else ""))
     return parts
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,26 +205,14 @@ class Report:
             "gate": None if self.gate is None else self.gate.as_dict(),
             "slices": [
                 {
-                    "column": one.column,
-                    "value": one.value,
-                    "n": one.n,
-                    "metrics": _with_methods(one.metrics),
+                    "column": part.column,
+                    "value": part.value,
+                    "n": part.n,
+                    "metrics": _with_methods(part.metrics),
                 }
-                for one in self.slices
+                for part in self.slices
             ],
-            "worst_errors": [
-                {
-                    "kind": one.kind,
-                    "row_id": one.row_id,
-                    "text": one.text,
-                    "label": one.label,
-                    "said": one.said,
-                    "score": one.score,
-                    "distance": one.distance,
-                    "rules": list(one.rules),
-                }
-                for one in self.errors
-            ],
+            "worst_errors": [asdict(error) | {"rules": list(error.rules)} for error in self.errors],
             "is_redacted": self.is_redacted,
             "commands": list(self.commands),
         }
@@ -326,15 +314,15 @@ def scored_rows(store: Store, report: Report) -> pa.Table:
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return (name with dots, value as text) of each value of nested plain JSON."""
-    found: list[tuple[str, str]] = []
+    lines: list[tuple[str, str]] = []
     for name, value in document.items():
         if isinstance(value, Mapping):
-            found += leaves(value, f"{prefix}{name}.")
+            lines += leaves(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
-            found.append((f"{prefix}{name}", ", ".join(map(str, value))))
+            lines.append((f"{prefix}{name}", ", ".join(map(str, value))))
         elif value is not None:
-            found.append((f"{prefix}{name}", str(value)))
-    return found
+            lines.append((f"{prefix}{name}", str(value)))
+    return lines
 
 
 def _title(candidate: Candidate, view: ModeView) -> str:

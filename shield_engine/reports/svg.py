@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from shield_engine.hostile_text import visible
 
-__all__ = ["Bar", "Curve", "Interval", "bars", "bounds_bar", "curves", "forest", "histogram"]
+__all__ = ["Bar", "Curve", "Dot", "bars", "bounds_bar", "curves", "forest", "histogram"]
 
 _WIDTH = 640
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class Dot:
     """A dot with its interval on a scale of 0 to 100 percent.
 
     Attributes:
@@ -59,7 +59,7 @@ class Bar:
     text: str
 
 
-def forest(title: str, items: Sequence[Interval]) -> Markup:
+def forest(title: str, items: Sequence[Dot]) -> Markup:
     """Return dots with intervals, one line each, over 0 to 100 percent."""
     left, step, top = 150, 20, 8
     height = top + step * len(items) + 34
@@ -138,10 +138,10 @@ def histogram(
         for place in np.flatnonzero(counts).tolist():
             tall = (band - 16) * math.log10(1 + int(counts[place])) / most
             width = x(edges[place + 1]) - x(edges[place]) - 1
-            said = f"{name}: {int(counts[place]):,} rows at {edges[place]:.3g} to {edges[place + 1]:.3g}"
+            text = f"{name}: {int(counts[place]):,} rows at {edges[place]:.3g} to {edges[place + 1]:.3g}"
             parts.append(
                 f'<rect class="fill c{row}" x="{x(edges[place]):.1f}" y="{base - tall:.1f}" '
-                f'width="{width:.1f}" height="{tall:.1f}"><title>{_safe(said)}</title></rect>'
+                f'width="{width:.1f}" height="{tall:.1f}"><title>{_safe(text)}</title></rect>'
             )
     if mark is not None and 0 <= mark <= 1:
         parts.append(_line(x(mark), top - 2, x(mark), height - 34, "mark"))

@@ -118,8 +118,8 @@ class Contrasts:
 
 def words(text: str) -> set[str]:
     """Return the words of a text and its pairs of neighbouring words, in lower case."""
-    found = _WORD.findall(text[:_MOST_CHARS].casefold())
-    return {*found, *(f"{first} {second}" for first, second in pairwise(found))}
+    spelt = _WORD.findall(text[:_MOST_CHARS].casefold())
+    return {*spelt, *(f"{first} {second}" for first, second in pairwise(spelt))}
 
 
 def patterns(text: str) -> set[str]:
@@ -149,14 +149,14 @@ def contrast(
     in_others = Counter(item for row in others for item in set(row))
     looked_at = [item for item, count in in_errors.items() if count >= _LEAST_ERRORS]
     limit = NormalDist().inv_cdf(1 - 0.05 / max(1, len(looked_at)))
-    found = []
+    contrasts = []
     for item in looked_at:
         log_odds, z = _log_odds(in_errors[item], len(errors), in_others[item], len(others))
         if z > 0:
-            found.append(
+            contrasts.append(
                 Contrast(item, in_errors[item], in_others[item], log_odds, z, is_decided=z > limit)
             )
-    return tuple(sorted(found, key=lambda one: (-one.z, one.item))[:most])
+    return tuple(sorted(contrasts, key=lambda entry: (-entry.z, entry.item))[:most])
 
 
 def _log_odds(first: int, n_first: int, second: int, n_second: int) -> tuple[float, float]:
@@ -189,11 +189,13 @@ def error_contrasts(
         raise StoreError(f"the texts of dataset {run.dataset_id} were purged")
     sides, totals = [], []
     for kind in (RowKind.ERRORS, RowKind.CORRECT):
-        found = matching_rows(store, verdicts, replace(rows or RowFilter(), kind=kind, label=label))
-        totals.append(len(found))
-        if len(found) > MOST_ROWS:
-            found = np.random.default_rng(seed).choice(found, MOST_ROWS, replace=False)
-        sides.append(stored_rows(store, run.dataset_id, np.sort(found).tolist(), run.run_id))
+        places = matching_rows(
+            store, verdicts, replace(rows or RowFilter(), kind=kind, label=label)
+        )
+        totals.append(len(places))
+        if len(places) > MOST_ROWS:
+            places = np.random.default_rng(seed).choice(places, MOST_ROWS, replace=False)
+        sides.append(stored_rows(store, run.dataset_id, np.sort(places).tolist(), run.run_id))
 
     def compared(items: Callable[[StoredRow], Collection[str]]) -> tuple[Contrast, ...]:
         errors, others = ([items(row) for row in side] for side in sides)

@@ -80,14 +80,14 @@ def planned_correction(store: Store, dataset_id: str, *, excludes: bool = True) 
         dataset_id: Which version.
         excludes: Leave out rows that bear the tag `exclude`.
     """
-    said = dataset_annotations(store, dataset_id)
-    labels = {row.row_index: row.label for row in stored_rows(store, dataset_id, list(said))}
-    excluded = [index for index, one in said.items() if excludes and EXCLUDE_TAG in one.tags]
+    notes = dataset_annotations(store, dataset_id)
+    labels = {row.row_index: row.label for row in stored_rows(store, dataset_id, list(notes))}
+    excluded = [index for index, note in notes.items() if excludes and EXCLUDE_TAG in note.tags]
     return Correction(
         relabelled={
-            index: one.label
-            for index, one in said.items()
-            if one.label is not None and one.label != labels[index] and index not in set(excluded)
+            index: note.label
+            for index, note in notes.items()
+            if note.label not in {None, labels[index]} and index not in set(excluded)
         },
         excluded=tuple(excluded),
     )
@@ -246,45 +246,45 @@ def hard_cases(
     info = store.datasets.find(judged.run.dataset_id)
     if info.purged:
         raise StoreError(f"the texts of dataset {info.dataset_id} were purged; nothing is left")
-    found = [
+    wanted = [
         matching_rows(store, judged, RowFilter(kind=kind, near=near))
         for kind in (RowKind.ERRORS, RowKind.NEAR)
     ]
-    indexes = list(dict.fromkeys(np.concatenate(found).tolist()))
-    said = dataset_annotations(store, info.dataset_id)
+    indexes = list(dict.fromkeys(np.concatenate(wanted).tolist()))
+    notes = dataset_annotations(store, info.dataset_id)
     rows = stored_rows(store, info.dataset_id, indexes[:MOST_HARD_CASES])
-    cases = _cases(rows, said, LABELS[info.task], info.title)
+    cases = _cases(rows, notes, LABELS[info.task], info.title)
     return replace(cases, beyond_limit=max(0, len(indexes) - MOST_HARD_CASES))
 
 
 def _cases(
     rows: Sequence[StoredRow],
-    said: Mapping[int, Annotation],
+    notes: Mapping[int, Annotation],
     names: Sequence[str],
     title: str,
 ) -> HardCases:
-    kept: dict[str, list[tuple[str, int]]] = {}
+    cases: dict[str, list[tuple[str, int]]] = {}
     unlabelled = excluded = 0
     for row in rows:
-        one = said.get(row.row_index, Annotation(row.row_index))
-        label = row.label if one.label is None else one.label
-        if EXCLUDE_TAG in one.tags:
+        note = notes.get(row.row_index, Annotation(row.row_index))
+        label = row.label if note.label is None else note.label
+        if EXCLUDE_TAG in note.tags:
             excluded += 1
         elif label is None:
             unlabelled += 1
         else:
-            kept.setdefault(row.text_sha256, []).append((row.text or "", label))
-    labels = {digest: {label for _, label in same} for digest, same in kept.items()}
-    agreed = [digest for digest in kept if len(labels[digest]) == 1]
+            cases.setdefault(row.text_sha256, []).append((row.text or "", label))
+    labels = {digest: {label for _, label in same} for digest, same in cases.items()}
+    agreed = [digest for digest in cases if len(labels[digest]) == 1]
     return HardCases(
         rows=tuple(
-            HardCase(kept[digest][0][0], names[kept[digest][0][1]], f"{title}, hard cases")
+            HardCase(cases[digest][0][0], names[cases[digest][0][1]], f"{title}, hard cases")
             for digest in agreed
         ),
         unlabelled=unlabelled,
         excluded=excluded,
-        repeated=sum(len(kept[digest]) - 1 for digest in agreed),
-        conflicting=sum(len(same) for digest, same in kept.items() if len(labels[digest]) > 1),
+        repeated=sum(len(cases[digest]) - 1 for digest in agreed),
+        conflicting=sum(len(same) for digest, same in cases.items() if len(labels[digest]) > 1),
     )
 
 

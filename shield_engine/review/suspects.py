@@ -97,9 +97,13 @@ class NeighbourIndex:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
         vectorizer = HashingVectorizer(
-            analyzer="char_wb", ngram_range=(4, 4), n_features=_FEATURES, alternate_sign=False,
-            norm=None, dtype=np.float32,
-        )  # fmt: skip
+            analyzer="char_wb",
+            ngram_range=(4, 4),
+            n_features=_FEATURES,
+            alternate_sign=False,
+            norm=None,
+            dtype=np.float32,
+        )
         weights = TfidfTransformer()
         counts = vectorizer.transform([text[:MOST_CHARS] for text in texts])
         return cls(

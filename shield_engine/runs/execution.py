@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from shield_engine.errors import ConfigError, GuardError, ShieldError, StoreErro
 from shield_engine.guards import OnnxEntry, open_guard
 from shield_engine.guards.answers import LoggedGuard
 from shield_engine.heuristics import heuristic_for, linear_tier, load_rules
-from shield_engine.ml import MLScore
+from shield_engine.ml import InferenceEngine, MLScore
 from shield_engine.parts import Parts, RawScores
 from shield_engine.runs.results import ScoredRow, result_table, stored_model, stored_scores
 from shield_engine.runs.stamp import Scorer, check_same_parts, packages, run_stamp
@@ -32,20 +33,19 @@ from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task, Variant
 
 __all__ = [
-    "Estimate",
     "Progress",
     "RunSpec",
-    "estimate",
     "execute",
     "parts_for",
+    "ready_parts",
     "reusable_run",
+    "scorer_of",
     "start",
 ]
 
 BATCH_ROWS = 1_000
 _FIRST_FAILURES = 20  # of a guard that has not answered yet
 _LATER_FAILURES = 100
-_ASKED_TO_ESTIMATE = 3
 PARTS = ("heuristic", "ml")
 
 
@@ -62,6 +62,8 @@ class RunSpec:
         limit: Score only the first rows (a trial); `None` scores all.
         rules_file: Own rules, added to the bundled ones.
         disabled_rules: Ids of rules that stay silent.
+        timeout_s: Longest time for the model's score of one text; a text that takes longer is a row
+            error. Asked between a text's windows.
         reuse: Take the model's scores from an earlier run of the same dataset and model, if there
             is one. They have no latency in this run.
     """
@@ -74,6 +76,7 @@ class RunSpec:
     limit: int | None = None
     rules_file: str | None = None
     disabled_rules: tuple[str, ...] = ()
+    timeout_s: float = 60.0
     reuse: bool = False
 
     def __post_init__(self) -> None:
@@ -109,27 +112,6 @@ class Progress:
     eta_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """How long a run would take, from a timed sample of its own rows.
-
-    Attributes:
-        rows: Rows of the run.
-        sampled: Rows that were timed.
-        rows_per_s: Their rate.
-        seconds: Of all rows.
-        calls: Most calls of an outside guard; repeated texts are asked once.
-        price: What those cost.
-    """
-
-    rows: int
-    sampled: int
-    rows_per_s: float
-    seconds: float
-    calls: int = 0
-    price: float = 0.0
-
-
 def parts_for(modes: Sequence[Mode]) -> tuple[str, ...]:
     """Return the parts a run must score so that `modes` can be derived."""
     heuristic = ("heuristic",) if set(modes) - {Mode.ML} else ()
@@ -145,7 +127,7 @@ def start(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -> RunIn
         StoreError: The dataset's texts were purged.
     """
     dataset = store.datasets.find(dataset_id)
-    parts, scorer = _ready_parts(shield, dataset.task, spec)
+    parts, scorer = ready_parts(shield, dataset.task, spec)
     store.datasets.texts(dataset_id, 0, 1)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     stamp = run_stamp(dataset, parts, scorer, shield.settings.workers)
@@ -172,7 +154,7 @@ def reusable_run(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -
     if "ml" not in spec.parts:
         return None
     dataset = store.datasets.find(dataset_id)
-    scorer = _scorer(shield, dataset.task, spec)
+    scorer = scorer_of(shield, dataset.task, spec)
     return _run_alike(store, dataset_id, {"model": scorer.identity, "packages": packages()})
 
 
@@ -222,12 +204,12 @@ def execute(
     if is_done and not (retry_errors and run.errors):
         return run
     try:
-        scorer = _scorer(shield, run.task, spec)
+        scorer = scorer_of(shield, run.task, spec)
         with ExitStack() as stack:
             guard = _logged(shield, scorer, run_id)
             if guard is not None:
                 stack.enter_context(closing(guard))
-            parts, _ = _ready_parts(shield, run.task, spec, guard)
+            parts, _ = ready_parts(shield, run.task, spec, guard, cancel)
             check_same_parts(run, parts, scorer)
             is_done = False
             if retry_errors:
@@ -237,63 +219,27 @@ def execute(
             at_once = scorer.guard.concurrency if scorer.guard else 1
             workers = spec.workers or max(shield.settings.workers, at_once)
             pool = stack.enter_context(ThreadPoolExecutor(workers))
-            sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, guard)
-            sitting.score_rest(batch_rows, cancel, on_progress)
+            cancel = cancel or threading.Event()
+            sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
+            sitting.score_rest(batch_rows, on_progress)
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
         with suppress(StoreError):
             if not is_done:
                 store.runs.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
         raise
-    stopped = (
-        cancel is not None and cancel.is_set() and store.runs.find(run_id).rows_done < run.rows
-    )
+    stopped = cancel.is_set() and store.runs.find(run_id).rows_done < run.rows
     store.runs.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)
     if not stopped:
         _answers_path(shield, run_id).unlink(missing_ok=True)  # every answer is in the store
     return store.runs.find(run_id)
 
 
-def estimate(
-    store: Store, shield: Shield, dataset_id: str, spec: RunSpec, sample: int = 48
-) -> Estimate:
-    """Time `sample` rows spread over the dataset and extrapolate; nothing is stored.
-
-    A sample of 0 asks nothing: the estimate then has calls and price, and no time.
-    """
-    dataset = store.datasets.find(dataset_id)
-    rows = min(dataset.rows, spec.limit or dataset.rows)
-    if rows == 0:
-        return Estimate(0, 0, 0.0, 0.0)
-    guard = _scorer(shield, dataset.task, spec).guard
-    calls = -(-rows // guard.batch) if guard else 0
-    price = calls * guard.price_per_1000 / 1_000 if guard else 0.0
-    if sample == 0:
-        return Estimate(rows, 0, 0.0, 0.0, calls, price)
-    parts, scorer = _ready_parts(shield, dataset.task, spec)
-    if scorer.guard is not None and scorer.model is None:
-        sample = _ASKED_TO_ESTIMATE  # each call may cost money
-    step = max(1, rows // sample)
-    texts = [
-        store.datasets.texts(dataset_id, index, index + 1)[0][1] for index in range(0, rows, step)
-    ]
-    parts.score(texts[0])  # the first call pays for lazy set-up
-    workers = spec.workers or max(
-        shield.settings.workers, scorer.guard.concurrency if scorer.guard else 1
-    )
-    started = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(parts.score, texts))
-    seconds = max(time.perf_counter() - started, 1e-9)
-    rate = len(texts) / seconds
-    return Estimate(rows, len(texts), rate, rows / rate, calls, price)
-
-
 @dataclass(slots=True)
 class _Slot:
-    """Scores of one text: the cache hands it out before a worker fills it."""
+    """Scores of one text: the cache hands it out before a worker fills it, unless cancelled."""
 
-    raw: RawScores
+    raw: RawScores | None = None
     known: MLScore | None = None
 
 
@@ -338,22 +284,18 @@ class _Sitting:
     parts: Parts
     cache: ResultCache[_Slot]
     pool: ThreadPoolExecutor
+    cancel: threading.Event
     guard: LoggedGuard | None = None
     watch: _Watch = field(default_factory=_Watch)
 
-    def score_rest(
-        self,
-        batch_rows: int,
-        cancel: threading.Event | None,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def score_rest(self, batch_rows: int, on_progress: Callable[[Progress], None] | None) -> None:
         """Score the rows without a result, batch by batch, until all have one or `cancel`."""
         run = self.run
         done = self.store.runs.done_rows(run.run_id)
         hits, errors, fresh = 0, run.errors, 0
         began = time.perf_counter()
         for begin in range(0, run.rows, batch_rows):
-            if cancel is not None and cancel.is_set():
+            if self.cancel.is_set():
                 return
             rows = self._score_batch(begin, min(begin + batch_rows, run.rows), done)
             fresh += len(rows)
@@ -377,6 +319,8 @@ class _Sitting:
         if not texts:
             return []
         rows = self._scored(texts, self._known(list(texts)))
+        if not rows:
+            return []
         self.store.runs.append(self.run.run_id, result_table(rows), time.perf_counter() - started)
         return rows
 
@@ -389,26 +333,31 @@ class _Sitting:
             slot = self.cache.get(key)
             hit_ms = None if slot is None else (time.perf_counter() - started) * 1_000
             if slot is None:
-                slot = _Slot(RawScores(None, None), known.get(index))
+                slot = _Slot(known=known.get(index))
                 self.cache.put(key, slot)
                 misses.append((text, slot))
             slots.append((key, slot, hit_ms))
 
         def fill(text: str, slot: _Slot) -> None:
             self.watch.check()
-            slot.raw = self.parts.score(text, slot.known)
+            if self.cancel.is_set():
+                return
+            raw = self.parts.score(text, slot.known)
             if self.guard is not None:
-                self.watch.note(slot.raw.error)
+                self.watch.note(raw.error)
+            if not (raw.error and self.cancel.is_set()):  # else it was ended in its midst
+                slot.raw = raw
 
         if self.guard is not None:
             self.guard.ask_ahead([text for text, _ in misses], self.pool)
         list(self.pool.map(fill, *zip(*misses, strict=True)) if misses else ())
         for key, slot, _ in slots:
-            if slot.raw.error is not None:
+            if slot.raw is None or slot.raw.error is not None:
                 self.cache.remove(key)  # a failure is never kept for later rows
         return [
             ScoredRow(self.run.run_id, index, slot.raw, hit_ms, slot.known is not None)
             for index, (_, slot, hit_ms) in zip(texts, slots, strict=True)
+            if slot.raw is not None
         ]
 
     def _known(self, indexes: Sequence[int]) -> dict[int, MLScore]:
@@ -431,7 +380,7 @@ class _Sitting:
                 self.cache.put(key, _Slot(stored_scores(row)))
 
 
-def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
+def scorer_of(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
     """Return what a run asks beside the rules."""
     if "ml" not in spec.parts:
         return Scorer()
@@ -455,15 +404,27 @@ def _logged(shield: Shield, scorer: Scorer, run_id: str) -> LoggedGuard | None:
     return LoggedGuard(opened, _answers_path(shield, run_id))
 
 
-def _ready_parts(
-    shield: Shield, task: Task, spec: RunSpec, guard: LoggedGuard | None = None
+def ready_parts(
+    shield: Shield,
+    task: Task,
+    spec: RunSpec,
+    guard: LoggedGuard | None = None,
+    cancel: threading.Event | None = None,
 ) -> tuple[Parts, Scorer]:
-    """Return the parts of a run, and what scores beside the rules."""
+    """Return the parts of a run, and what scores beside the rules.
+
+    Args:
+        shield: Brings models and guards.
+        task: Of the dataset.
+        spec: What the run asks for.
+        guard: The outside guard, where the run keeps its answers.
+        cancel: When set, a model ends the text in hand.
+    """
     heuristic = None
     if "heuristic" in spec.parts:
         extra = load_rules(Path(spec.rules_file), task) if spec.rules_file else ()
         heuristic = heuristic_for(task, extra_rules=extra, disabled_rules=spec.disabled_rules)
-    scorer = _scorer(shield, task, spec)
+    scorer = scorer_of(shield, task, spec)
     if scorer.name is None:
         return Parts(task, heuristic), scorer
     # Only hybrid asks the tier, and hybrid needs both parts.
@@ -471,6 +432,21 @@ def _ready_parts(
     if scorer.guard is not None:
         part = shield.guard_part(scorer.guard, guard.score if guard else None)
     elif scorer.model is not None:
-        shield.inference(scorer.model)  # loads now: a missing file stops the run at its start
-        part = shield.model_part(scorer.model)
+        engine = shield.inference(scorer.model)  # loads now: a missing file stops the start
+        ask = partial(_ask_within, engine, spec.timeout_s, cancel)
+        part = replace(shield.model_part(scorer.model), ask=ask)
     return Parts(task, heuristic, linear, part.infer), scorer
+
+
+def _ask_within(
+    engine: InferenceEngine, timeout_s: float, cancel: threading.Event | None, text: str
+) -> MLScore:
+    """Score a text, unless that takes too long or the run is cancelled."""
+    deadline = time.monotonic() + timeout_s
+
+    def until() -> str | None:
+        if cancel is not None and cancel.is_set():
+            return "the run was cancelled"
+        return None if time.monotonic() < deadline else f"one text took over {timeout_s:g} s"
+
+    return engine.infer(text, until=until)

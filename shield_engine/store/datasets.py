@@ -192,6 +192,14 @@ class Datasets:
             raise StoreError(f"the texts of dataset {dataset_id} were purged; import the file anew")
         return [(int(index), str(text), str(digest)) for index, text, digest in rows]
 
+    def lengths(self, dataset_id: str) -> NDArray[np.int64]:
+        """Return the characters of each row's text, in row order."""
+        table = self._connection.arrow(
+            "SELECT chars FROM dataset_rows WHERE dataset_id = ? ORDER BY row_index", [dataset_id]
+        )
+        chars: NDArray[np.int64] = table["chars"].to_numpy().astype("int64")
+        return chars
+
     def slices(self, dataset_id: str, name: str) -> NDArray[np.object_]:
         """Return the value of slice column `name` for each row, in row order ('' where absent)."""
         table = self._connection.arrow(

@@ -67,8 +67,8 @@ def test_a_guard_is_added_by_form_and_compared_by_name(page: Page) -> None:
     page.get_by_role("button", name="Compare modes").click()
     expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible(timeout=LONG_MS)
     settled(page)
-    page.get_by_role("combobox", name=re.compile("Other runs")).click()
-    page.get_by_role("option", name=re.compile("injection-minilm-l6 INT8")).first.click()
+    page.get_by_role("combobox", name=re.compile("Candidates")).click()
+    page.get_by_role("option", name="injection-minilm-l6 INT8", exact=True).click()
     page.keyboard.press("Escape")
     settled(page)
     for name in ("house 7", "injection-minilm-l6 INT8"):

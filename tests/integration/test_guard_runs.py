@@ -20,7 +20,8 @@ from shield_engine.decide.views import mode_view
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, GuardError
 from shield_engine.guards import add_guard
-from shield_engine.runs.execution import RunSpec, estimate, execute, start
+from shield_engine.runs.estimate import estimate
+from shield_engine.runs.execution import RunSpec, execute, start
 from shield_engine.settings import Settings
 from shield_engine.store import RunStatus, Store
 from shield_engine.types import Mode, Task

@@ -23,10 +23,10 @@ from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, InferenceError, ShieldError, StoreError
 from shield_engine.ml import InferenceEngine, MLScore, ModelEntry
 from shield_engine.runs.bundle import import_bundle, waiting_bundles, write_bundle
+from shield_engine.runs.estimate import estimate
 from shield_engine.runs.execution import (
     Progress,
     RunSpec,
-    estimate,
     execute,
     reusable_run,
     start,
@@ -115,11 +115,11 @@ class FlakyEngine:
         self._owner = owner
         self._engine = engine
 
-    def infer(self, text: str) -> MLScore:
+    def infer(self, text: str, **options: Any) -> MLScore:
         """Score `text` or fail."""
         if self._owner.poison and self._owner.poison in text:
             raise InferenceError("poisoned")
-        return self._engine.infer(text)
+        return self._engine.infer(text, **options)
 
 
 def test_run_scores_every_row_once_and_counts_repeats_as_hits(
@@ -400,6 +400,25 @@ def test_estimate_samples_without_storing(shield: Shield) -> None:
     assert guess.sampled == 10
     assert guess.seconds == pytest.approx(200 / guess.rows_per_s)
     assert store.runs.all() == []
+
+
+def test_a_long_text_ends_at_its_time_and_on_cancel(shield: Shield) -> None:
+    """A text over its time is a row error; cancelled in its midst it is left for the next sitting."""
+    store = Store.in_memory()
+    long = "the weather report of today and tomorrow " * 20_000
+    dataset = add(store, rows_of(["short one", long], [0, 0]))
+    spec = RunSpec(parts=("ml",), timeout_s=1.0)
+    run = execute(store, shield, start(store, shield, dataset.dataset_id, spec).run_id)
+    assert (run.rows_done, run.errors) == (2, 1)
+    assert "one text took over 1 s" in (store.runs.first_error(run.run_id) or "")
+
+    run = start(store, shield, dataset.dataset_id, RunSpec(parts=("ml",)))
+    cancel = threading.Event()
+    threading.Timer(1.0, cancel.set).start()
+    run = execute(store, shield, run.run_id, cancel=cancel)
+    assert (run.status, run.rows_done, run.errors) == (RunStatus.CANCELLED, 1, 0)
+    guess = estimate(store, shield, dataset.dataset_id, RunSpec(parts=("ml",)))
+    assert guess.seconds > 10
 
 
 def test_job_worker_runs_in_the_background_and_reports(shield: Shield, settings: Settings) -> None:

@@ -27,7 +27,7 @@ from shield_engine.reports import (
 from shield_engine.reports.svg import (
     Bar,
     Curve,
-    Interval,
+    Dot,
     bars,
     bounds_bar,
     curves,
@@ -333,9 +333,7 @@ def test_charts_are_well_formed_and_escaped() -> None:
     edges, counts = np.linspace(0, 1, 5), np.array([0, 3, 10, 0])
     ends = np.array([0.0, 100.0])
     charts = [
-        forest(
-            "t", [Interval(HOSTILE, 0, 50, 40, 60, HOSTILE), Interval("b", 3, 5, None, None, "")]
-        ),
+        forest("t", [Dot(HOSTILE, 0, 50, 40, 60, HOSTILE), Dot("b", 3, 5, None, None, "")]),
         curves("t", [Curve(HOSTILE, 1, ends, ends, (5.0, 5.0))], "x", "y"),
         histogram("t", edges, [(HOSTILE, counts), ("none", np.zeros(4, dtype=np.int64))], 0.5),
         bars("t", [Bar(HOSTILE, 2, 12.5, HOSTILE), Bar("zero", 0, 0.0, "")], "ms"),
@@ -351,7 +349,7 @@ def test_charts_are_well_formed_and_escaped() -> None:
 
 def test_forest_places_values_on_its_scale() -> None:
     """Half way between 0 and 100% stands half way between the axis ends."""
-    chart = forest("t", [Interval("a", 0, 50, 0, 100, "x")])
+    chart = forest("t", [Dot("a", 0, 50, 0, 100, "x")])
     (line,) = re.findall(r'<line class="line s0" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', chart)
     (dot,) = re.findall(r'cx="([\d.]+)"', chart)
     assert float(dot) == pytest.approx((float(line[0]) + float(line[1])) / 2)
