@@ -31,6 +31,7 @@ def run_all(page: Page, count: int) -> None:
     """Score the dataset with what is chosen, and wait for the end."""
     settled(page)
     page.get_by_role("button", name=f"Run all {count} rows").click()
+    settled(page)  # until then the run before stands there
     expect(page.get_by_text(f"Done: {count} of {count} rows")).to_be_visible(timeout=LONG_MS)
 
 
