@@ -135,20 +135,22 @@ class Shield:
     def check_policy(self, policy: Policy) -> tuple[str, ...]:
         """Return what a user should know before obeying `policy` with this engine.
 
-        A threshold belongs to the scores of one model file: another one is refused. Changed rules
-        move few scores, so they are a warning.
+        A threshold belongs to the scores of one model file or one declaration of a guard: another
+        one is refused. Changed rules move few scores, so they are a warning.
 
         Raises:
             ConfigError: The model that would decide is not the one the policy was made for.
-            UnknownNameError: The registry has no such model or variant.
+            UnknownNameError: There is no such model, variant or guard.
         """
         if policy.mode is not Mode.HEURISTIC:
-            entry = self.entry_for(policy.task, policy.scanner_config().ml)
-            if policy.model_sha256 not in {None, entry.sha256}:
+            digest = self._digest_of(policy)
+            where = "guards.toml" if policy.guard else "the registry"
+            if policy.model_sha256 not in {None, digest}:
                 raise ConfigError(
-                    f"policy {policy.title} was made for {policy.model_id} {policy.variant} with "
-                    f"SHA-256 {(policy.model_sha256 or '')[:12]}, the registry has "
-                    f"{entry.sha256[:12]}: choose the threshold anew on a run of that model"
+                    f"policy {policy.title} was made for {policy.scorer} with "
+                    f"SHA-256 {(policy.model_sha256 or '')[:12]}, {where} has "
+                    f"{digest[:12]}: choose the threshold anew on a run of that "
+                    f"{'guard' if policy.guard else 'model'}"
                 )
         if policy.mode is Mode.ML or policy.rules_version is None:
             return ()
@@ -411,6 +413,16 @@ class Shield:
         if not ml.use_fallback:
             self.inference(entry, ml.timeout_s)
         return self.model_part(entry, ml.timeout_s)
+
+    def _digest_of(self, policy: Policy) -> str:
+        """Return the digest of what would decide: a model's file, or a guard's declaration."""
+        ml = policy.scanner_config().ml
+        if policy.guard is None:
+            return self.entry_for(policy.task, ml).sha256
+        guard = self.guard(policy.guard, policy.task)
+        if not isinstance(guard, OnnxEntry):
+            return guard.fingerprint
+        return self.entry_for(guard.task, MLConfig.evaluation(guard.variant), guard.model).sha256
 
     def _guard_thresholds(self, task: Task, threshold: float) -> dict[str, float]:
         """Return a guard's threshold for every mode but the rules, which keep their own."""

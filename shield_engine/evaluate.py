@@ -106,7 +106,7 @@ class EvaluationSpec:
             self,
             modes=(policy.mode,),
             variant=policy.variant or self.variant,
-            model_id=policy.model_id,
+            model_id=policy.scorer_id,
             threshold=policy.threshold,
             bands=policy.bands,
             policies=None,

@@ -47,7 +47,10 @@ class Policy:
         bands: Where hybrid stops asking the model.
         model_id: Registry id of the model the threshold was chosen for; `None` for heuristics.
         variant: Its precision.
-        model_sha256: Its file; another file's scores make the threshold void.
+        model_sha256: Its file; another file's scores make the threshold void. Of a guard, the
+            fingerprint of its declaration.
+        guard: Name of the guard that takes the model's place; `None` for models and heuristics.
+        guard_version: Its version then; part of the fingerprint.
         rules_version: Rule set the threshold was chosen with.
         allowed_labels: Sentiment: labels that pass.
         version: Set by the store, from 1; 0 while unsaved.
@@ -63,6 +66,8 @@ class Policy:
     model_id: str | None = None
     variant: Variant | None = None
     model_sha256: str | None = None
+    guard: str | None = None
+    guard_version: str | None = None
     rules_version: str | None = None
     allowed_labels: tuple[str, ...] = SENTIMENT_LABELS
     version: Annotated[int, _VERSION] = 0
@@ -82,15 +87,40 @@ class Policy:
                 f"policy {self.name} allows unknown label {', '.join(unknown)}; "
                 f"there are {', '.join(LABELS[Task.SENTIMENT])}"
             )
-        if self.mode is not Mode.HEURISTIC and (self.model_id is None or self.variant is None):
+        if self.guard is None:
+            if self.guard_version is not None:
+                raise ConfigError(f"policy {self.name} has a guard_version and names no guard")
+            if self.mode is not Mode.HEURISTIC and (self.model_id is None or self.variant is None):
+                raise ConfigError(
+                    f"policy {self.name} is of mode {self.mode.value} and must name model and "
+                    "variant, or a guard"
+                )
+        elif self.model_id is not None or self.variant is not None:
             raise ConfigError(
-                f"policy {self.name} is of mode {self.mode.value} and must name model and variant"
+                f"policy {self.name} names guard {self.guard} and a model; a guard takes the "
+                "model's place"
+            )
+        elif not self.guard.strip() or not self.guard.isprintable():
+            raise ConfigError(
+                f"policy {self.name}: guard is a name on one line, got {self.guard!r}"
             )
 
     @property
     def title(self) -> str:
         """Name and version, as shown to users."""
         return f"{self.name} v{self.version}" if self.version else f"{self.name} (unsaved)"
+
+    @property
+    def scorer_id(self) -> str | None:
+        """Guard's name or model's id: what a run of it is started with."""
+        return self.guard or self.model_id
+
+    @property
+    def scorer(self) -> str | None:
+        """What scores beside the rules, as `RunInfo.scorer` calls it; `None` if nothing does."""
+        if self.guard is not None:
+            return f"{self.guard} {self.guard_version or ''}".rstrip()
+        return f"{self.model_id} {self.variant}" if self.model_id else None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Policy:
@@ -128,6 +158,8 @@ class Policy:
                 }
             )
             or None,
+            "guard": self.guard,
+            "guard_version": self.guard_version,
             "rules_version": self.rules_version,
             "allowed_labels": list(self.allowed_labels) if self.task is Task.SENTIMENT else None,
             "note": self.note or None,
@@ -145,7 +177,7 @@ class Policy:
                 variant=self.variant,
                 threshold=None,
                 use_fallback=False,
-                model_id=self.model_id,
+                model_id=self.scorer_id,
             )
         return ScannerConfig(
             mode=self.mode,

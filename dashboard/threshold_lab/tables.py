@@ -296,7 +296,7 @@ def policies_frame(policies: Sequence[Policy]) -> pd.DataFrame:
                 "Threshold": (
                     "most probable label" if policy.threshold is None else f"{policy.threshold:g}"
                 ),
-                "Model": f"{policy.model_id} {policy.variant}" if policy.model_id else "none",
+                "Model": policy.scorer or "none",
                 "Chosen by": str(policy.evidence.get("chosen_by", "")),
                 "Note": policy.note,
             }

@@ -87,6 +87,6 @@ _COLUMNS: Mapping[str, Callable[[Policy], str]] = {
     "mode": lambda policy: policy.mode.value,
     "threshold": lambda policy: "argmax" if policy.threshold is None else f"{policy.threshold:g}",
     "bands": lambda policy: str(policy.bands) if policy.mode is Mode.HYBRID else "",
-    "model": lambda policy: f"{policy.model_id} {policy.variant}" if policy.model_id else "",
+    "model": lambda policy: policy.scorer or "",
     "note": lambda policy: policy.note,
 }

@@ -44,7 +44,7 @@ _RUNS: Mapping[str, Callable[[tuple[RunInfo, str]], str]] = {
     "dataset": lambda row: row[1],
     "task": lambda row: row[0].task.value,
     "parts": lambda row: "+".join(row[0].parts),
-    "model": lambda row: f"{row[0].model_id} {row[0].variant}" if row[0].model_id else "",
+    "model": lambda row: row[0].scorer or "",
     "status": lambda row: row[0].status,
     "rows": lambda row: f"{row[0].rows_done:,}/{row[0].rows:,}",
     "errors": lambda row: str(row[0].errors),

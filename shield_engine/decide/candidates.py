@@ -147,11 +147,11 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
         reason = f"is of task {run.task.value}, the policy of {policy.task.value}"
     elif policy.mode not in available_modes(run):
         reason = f"scored only {', '.join(run.parts)}, the policy needs {policy.mode.value}"
-    elif policy.mode is not Mode.HEURISTIC and policy.model_sha256 not in {None, run.model_sha256}:
+    elif policy.mode is not Mode.HEURISTIC and not _is_scorer_of(policy, run):
+        what = "guard" if run.stamp.get("guard") else "model"
         reason = (
-            f"was scored by model {run.model_id} {run.variant} "
-            f"({(run.model_sha256 or '')[:12]}), the policy's threshold is for "
-            f"{policy.model_id} {policy.variant} ({(policy.model_sha256 or '')[:12]})"
+            f"was scored by {what} {run.scorer} ({(run.model_sha256 or '')[:12]}), the policy's "
+            f"threshold is for {policy.scorer} ({(policy.model_sha256 or '')[:12]})"
         )
     if reason:
         raise ConfigError(
@@ -315,6 +315,16 @@ def _row_keys(store: Store, run_id: str) -> dict[Any, int]:
         number = seen[digest, label] = seen.get((digest, label), -1) + 1
         keys[digest, label, number] = position
     return keys
+
+
+def _is_scorer_of(policy: Policy, run: RunInfo) -> bool:
+    """Return whether what scored the run is what the policy's threshold is for.
+
+    A policy that names no digest goes by the guard's name; no model has another's guard.
+    """
+    if policy.model_sha256 is not None:
+        return policy.model_sha256 == run.model_sha256
+    return policy.guard == (run.stamp.get("guard") or {}).get("name")
 
 
 def _threshold(run: RunInfo, mode: Mode, thresholds: Mapping[str, float]) -> float | None:

@@ -64,6 +64,7 @@ def new_policy(
     """
     mode, is_tone = candidate.mode, run.task is Task.SENTIMENT
     uses_model = mode is not Mode.HEURISTIC
+    guard = run.stamp.get("guard") if uses_model else None
     metrics = {
         name: {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
         for name, figure in figures.metrics.items()
@@ -75,9 +76,11 @@ def new_policy(
         mode=mode,
         threshold=candidate.threshold,
         bands=candidate.bands,
-        model_id=run.model_id if uses_model else None,
-        variant=Variant(run.variant) if uses_model and run.variant else None,
+        model_id=run.model_id if uses_model and not guard else None,
+        variant=Variant(run.variant) if uses_model and run.variant and not guard else None,
         model_sha256=run.model_sha256 if uses_model else None,
+        guard=guard["name"] if guard else None,
+        guard_version=(guard["version"] or None) if guard else None,
         rules_version=run.stamp.get("rules_version") if mode is not Mode.ML else None,
         allowed_labels=tuple(allowed_labels) if is_tone else SENTIMENT_LABELS,
         note=note.strip(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shield_engine.decide.candidates import Candidate, align, candidate_of
+from shield_engine.decide.candidates import Candidate, align, candidate_of, candidate_title
 from shield_engine.decide.compare import Comparison, compare
 from shield_engine.decide.figures import Evaluated, figures_of, scores_table
 from shield_engine.decide.views import ModeView, available_modes
@@ -255,7 +255,7 @@ def build_report(
     aligned = align(store, [judged, *others])
     modes = tuple(
         figures_of(
-            view, groups=aligned.groups, title=_title(candidate, view), seed=seed
+            view, groups=aligned.groups, title=_title(candidate, view, run), seed=seed
         ).by_model_of(run)
         for candidate, view in zip(aligned.candidates, aligned.views, strict=True)
     )
@@ -325,11 +325,13 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     return lines
 
 
-def _title(candidate: Candidate, view: ModeView) -> str:
+def _title(candidate: Candidate, view: ModeView, run: RunInfo) -> str:
+    """Return what a column is called; beside a guard, the mode alone would not say whose."""
     at = "" if view.threshold is None else f" at threshold {view.threshold:g}"
-    if candidate.title:
-        return f"{candidate.title}: {candidate.mode.value}{at}"
-    return f"{candidate.mode.value}{at}"
+    mode = candidate.mode.value
+    if run.stamp.get("guard"):
+        mode = candidate_title(candidate.mode, run.scorer or "")
+    return f"{candidate.title}: {mode}{at}" if candidate.title else f"{mode}{at}"
 
 
 def _with_methods(figures: Mapping[str, Figure]) -> dict[str, Any]:
@@ -449,7 +451,9 @@ def _commands(
         words += ["--policy", "shield.toml"]
     else:
         words += ["--modes", ",".join(mode.value for mode in available_modes(run))]
-        if run.model_id:
+        if run.stamp.get("guard"):
+            words += ["--guard", str(run.model_id)]
+        elif run.model_id:
             words += ["--model", run.model_id, "--variant", str(run.variant)]
     if run.settings.get("limit"):
         words += ["--limit", str(run.settings["limit"])]

@@ -77,6 +77,20 @@ def test_one_policy_a_task() -> None:
         ("format = 1\n[prompt]\n", "unknown task 'prompt'"),
         ("format = 1\n[sentiment]\nname = 'x'\n", "needs mode"),
         ("format = 1\n[sentiment]\nname = 'x'\nmode = 'fast'\n", "unknown mode 'fast'"),
+        (
+            "format = 1\n[toxicity]\nname = 'x'\nmode = 'ml'\nthreshold = 0.5\nguard = 3\n",
+            "guard is text",
+        ),
+        (
+            "format = 1\n[toxicity]\nname = 'x'\nmode = 'ml'\nthreshold = 0.5\nguard = 'g'\n"
+            "model = {id = 'm', variant = 'INT8'}\n",
+            "names guard g and a model",
+        ),
+        (
+            "format = 1\n[toxicity]\nname = 'x'\nmode = 'ml'\nthreshold = 0.5\n"
+            "guard_version = '1'\n",
+            "has a guard_version and names no guard",
+        ),
         ("format = 1\n[toxicity]\nname = 'x'\nmode = 'heuristic'\n", "needs a threshold"),
         (
             "format = 1\n[toxicity]\nname = 'x'\nmode = 'ml'\nthreshold = 0.5\n",
