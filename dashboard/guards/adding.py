@@ -156,10 +156,10 @@ def _python_fields() -> dict[str, Any]:
         key="new_options",
         height=68,
         placeholder='{"guardrail": "prompt_guard"}',
-        help="JSON. What the callable is called with once to make the function, if it makes one.",
+        help="JSON, of a factory: what it is called with, once, to make the function.",
     )
     with st.container(horizontal=True):
-        is_factory = st.checkbox("It makes the function", key="new_factory")
+        is_factory = st.checkbox("A factory: it makes the function", key="new_factory")
         is_alone = st.checkbox("One call at a time: it is not thread-safe", key="new_unsafe")
     return {
         "callable": callable_,

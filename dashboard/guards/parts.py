@@ -43,7 +43,10 @@ _TRIED = "tried_guard"
 
 _COLUMN_HELP = {
     "Kind": "model: an ONNX file of the registry. http and python: as declared in guards.toml.",
-    "Threshold": column("Its own: at or above it a text is flagged.", "%.3g"),
+    "Threshold": column(
+        "Its own: at or above it a text is flagged. Sentiment takes the most probable class.",
+        "%.3g",
+    ),
     "Price of 1,000": column("Money a thousand calls, as declared.", "%.4g"),
     "p50": "Half of the texts of its latest run took no longer; rows from the cache are left out.",
     "p95": "95% of the texts of its latest run took no longer.",

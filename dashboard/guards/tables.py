@@ -68,6 +68,7 @@ def guards_frame(listed: Iterable[Listed]) -> pd.DataFrame:
 def _row(item: Listed) -> dict[str, object]:
     entry = item.entry
     p50, p95 = item.latency or (None, None)
+    has_threshold = entry.task is not Task.SENTIMENT  # which takes the most probable class
     row: dict[str, object] = {
         "Guard": visible(scorer_title(entry)),
         "Task": TASK_TITLES[entry.task],
@@ -79,7 +80,7 @@ def _row(item: Listed) -> dict[str, object]:
     if isinstance(entry, ModelEntry):
         return row | {
             "Kind": "model",
-            "Threshold": entry.thresholds.get(Mode.ML.value),
+            "Threshold": entry.thresholds.get(Mode.ML.value) if has_threshold else None,
             "Price of 1,000": 0.0,
             "Languages": "unknown",
             "Longest text": "any, in windows",
@@ -87,7 +88,7 @@ def _row(item: Listed) -> dict[str, object]:
     longest = entry.longest_text
     return row | {
         "Kind": entry.kind,
-        "Threshold": entry.threshold,
+        "Threshold": entry.threshold if has_threshold else None,
         "Price of 1,000": entry.price_per_1000,
         "Languages": visible(", ".join(entry.languages)) or "unknown",
         "Longest text": "unknown" if longest is None else f"{longest:,}",
@@ -146,6 +147,7 @@ def answers_frame(answers: Sequence[Answer], task: Task, threshold: float) -> pd
             row |= {"Verdict": "error", "Error": visible(answer.error)}
         else:
             row |= {
+                "Error": "",
                 "Score": answer.score.score,
                 "Verdict": _verdict(answer.score, task, threshold),
                 "Time": milliseconds(answer.score.tokenize_ms + answer.score.infer_ms),

@@ -16,7 +16,7 @@ from dashboard.playground.tables import (
 )
 from dashboard.state import resources
 from dashboard.text import TASK_TITLES, visible
-from dashboard.widgets import guards_or_fault, pick, show_error, show_metrics, show_table
+from dashboard.widgets import column, guards_or_fault, pick, show_error, show_metrics, show_table
 from shield_engine.guards import GuardEntry
 from shield_engine.metrics.table import percent
 from shield_engine.types import Mode, ScanResult, Task, Variant
@@ -36,8 +36,10 @@ _SCAN_COLUMNS = {
         "the text is risky at the share of risky texts that Guards states; a rule's score "
         "is its weight. Sentiment: the probability of negative.",
     ),
-    "Mode": "How rules and bundled model decide together, or the name of a guard that was asked "
-    "alone.",
+    "Mode": column(
+        "How rules and bundled model decide together, or the name of a guard that was asked alone.",
+        width=120,
+    ),
     "Threshold": "The registry's balanced threshold; a guard's own. Sentiment takes the most probable class.",
     "Method": "heuristic_short_circuit: hybrid did not ask the model, since the rules were "
     "sure, or no rule matched and the linear tier found the text plain.",

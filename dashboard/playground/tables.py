@@ -112,7 +112,9 @@ def scan_everywhere(
         return _scan(shield, text, scan, ScannerConfig(mode=Mode.ML, ml=ml))
 
     with ThreadPoolExecutor(max(1, len(guards))) as pool:
-        return scans + list(pool.map(ask, guards))
+        scans += pool.map(ask, guards)
+    order = list(Task)
+    return sorted(scans, key=lambda scan: order.index(scan.task))
 
 
 def _scan(shield: Shield, text: str, scan: Scan, config: ScannerConfig) -> Scan:
