@@ -21,6 +21,7 @@ from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.guards import Guard, GuardEntry, OnnxEntry, find_guard, open_guard, read_guards
 from shield_engine.guards.adapters import installed_peers
 from shield_engine.guards.answers import score_of
+from shield_engine.guards.probes import Probe, check_guard
 from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for
 from shield_engine.ml import (
     ArtifactStore,
@@ -86,6 +87,7 @@ class Shield:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._caches: dict[tuple[str, CacheConfig], ResultCache[RawScores]] = {}
         self._scanners: dict[tuple[Task, ScannerConfig], PartsScanner] = {}
+        self._scanners_of = registry.entries
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
         self._changed_guards: list[Guard] = []
@@ -106,11 +108,14 @@ class Shield:
             ConfigError: A policy was made for another model file.
         """
         settings = settings or Settings.from_env()
-        registry = ModelRegistry.from_files(
-            [bundled("models", "registry.json")]
-            + ([settings.registry] if settings.registry else [])
+        if settings.registry:
+            ModelRegistry.load(settings.registry)  # a file that was named must be there
+        registry = ModelRegistry.following(
+            [bundled("models", "registry.json"), settings.registry_path]
         )
-        artifacts = ArtifactStore(settings.models, offline=settings.offline)
+        artifacts = ArtifactStore(
+            settings.models, offline=settings.offline, hub_token=settings.hub_token
+        )
         loader = ModelLoader(registry, artifacts, max_memory_mb=settings.max_model_mb)
         shield = cls(settings, registry, loader, policies)
         for policy in shield.policies.values():
@@ -187,6 +192,9 @@ class Shield:
             config = policy.scanner_config() if policy else ScannerConfig.for_mode(Mode.HYBRID)
         self.guard_of(config.ml.model_id)  # what changed in the guards' file is dropped first
         with self._lock:
+            if self._scanners_of is not self.registry.entries:
+                self._scanners.clear()
+                self._scanners_of = self.registry.entries
             scanner = self._scanners.get((task, config))
             if scanner is None:
                 model = None
@@ -335,6 +343,21 @@ class Shield:
             )
         return replace(part, thresholds=self.thresholds(entry.task, model_id=entry.name))
 
+    def check_guard(self, entry: GuardEntry) -> tuple[Probe, ...]:
+        """Try a guard on what users complain about; see `guards.probes`.
+
+        Raises:
+            ConfigError: The guard cannot be made ready.
+            ArtifactError: Its model cannot be had.
+        """
+        ask_batch = None
+        if isinstance(entry, OnnxEntry):
+            ml = MLConfig.evaluation(entry.variant)
+            self.inference(self.entry_for(entry.task, ml, entry.model))
+        else:
+            ask_batch = self._opened(entry).ask
+        return check_guard(entry, self.guard_part(entry).ask, ask_batch)
+
     def model_part(self, entry: ModelEntry, timeout_s: float | None = None) -> MLPart:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
         return MLPart(
@@ -342,6 +365,7 @@ class Shield:
             stamp=ModelStamp(entry.id, entry.variant, entry.sha256),
             tokenizer_key=(
                 f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}:{NORMALIZER_VERSION}"
+                f"{_scaling(entry)}"
             ),
             thresholds=entry.thresholds,
             reads_disguises=entry.task is Task.PROMPT_INJECTION,
@@ -355,10 +379,10 @@ class Shield:
         """
         key = (entry.id, entry.variant, timeout_s)
         engine = self._engines.get(key)
-        if engine is None:
+        if engine is None or engine.model.entry != entry:
             with self._lock:
                 engine = self._engines.get(key)
-                if engine is None:
+                if engine is None or engine.model.entry != entry:
                     engine = InferenceEngine(
                         self.loader.load(entry), threads=self.settings.workers, timeout_s=timeout_s
                     )
@@ -465,3 +489,10 @@ class Shield:
         if self.loader.has_gpu:
             return (Variant.FP16, Variant.FP32, Variant.INT8)
         return (Variant.INT8, Variant.FP32, Variant.FP16)
+
+
+def _scaling(entry: ModelEntry) -> str:
+    """Return what is done to a model's logits, if anything."""
+    if entry.temperature == 1 and not entry.bias:
+        return ""
+    return f":{entry.temperature:g}:{sorted(entry.bias.items())}"

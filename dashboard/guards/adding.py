@@ -197,9 +197,10 @@ def _limits(*, is_http: bool) -> dict[str, Any]:
 
 def _show_model_way() -> None:
     st.markdown(
-        "Write an entry with its source, SHA-256, labels and tokenizer into a JSON registry, "
-        "start the dashboard with `SHIELD_REGISTRY` set to that file, and the model appears "
-        "here and on New run. WordPiece, BPE and SentencePiece tokenizers, softmax and sigmoid "
-        "heads, and any order of labels work. `docs/adding-a-model.md` walks through an entry; "
-        "`shield train` fine-tunes the small encoder on your own labels."
+        "`shield guards add hf:OWNER/NAME` or `shield guards add model.onnx` finds file, tokenizer "
+        "and labels, tries the model and writes its entry into your registry; it then appears here "
+        "and on New run, without a restart. `shield guards catalogue` lists known models. "
+        "WordPiece, BPE and SentencePiece tokenizers, softmax and sigmoid heads, and any order of "
+        "labels work. `docs/guards.md` and `docs/adding-a-model.md` say more; `shield train` "
+        "fine-tunes the small encoder on your own labels."
     )

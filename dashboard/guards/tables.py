@@ -11,6 +11,7 @@ import pandas as pd
 
 from dashboard.text import TASK_TITLES, megabytes, milliseconds, visible
 from shield_engine.guards import GuardEntry, HttpEntry, OnnxEntry, PythonEntry
+from shield_engine.guards.probes import Probe
 from shield_engine.metrics.table import percent
 from shield_engine.ml import LoadedInfo, MLScore, ModelEntry
 from shield_engine.types import LABELS, Mode, Task
@@ -23,6 +24,7 @@ __all__ = [
     "guard_place",
     "guards_frame",
     "model_facts",
+    "probes_frame",
     "scorer_title",
     "variables",
 ]
@@ -162,6 +164,21 @@ def _verdict(score: MLScore, task: Task, threshold: float) -> str:
     if len(labels) > 2:
         return labels[max(range(len(labels)), key=probabilities.__getitem__)]
     return labels[score.score >= threshold]
+
+
+def probes_frame(probes: Iterable[Probe]) -> pd.DataFrame:
+    """Return what was tried on a guard, with the evidence."""
+    words = {True: "pass", False: "fail", None: "-"}
+    return pd.DataFrame(
+        [
+            {
+                "Result": words[probe.passed],
+                "What should hold": probe.title,
+                "Evidence": visible(probe.evidence),
+            }
+            for probe in probes
+        ]
+    )
 
 
 def model_facts(entry: ModelEntry, place: str, loaded: LoadedInfo | None) -> pd.DataFrame:

@@ -130,6 +130,20 @@ def test_an_http_guard_is_added_tried_and_deleted(api: Api) -> None:
     assert "house 3" not in table(app, "Guard", "Kind")["Guard"].tolist()
 
 
+def test_a_guard_is_put_through_the_probes(api: Api) -> None:
+    """The button shows each probe with its evidence; this guard sees an attack wherever it is."""
+    declare(api, concurrency=8)
+    app = opened("guards", guard="house 3")
+    app.button(key="probe_guard").click().run()
+    assert not app.exception
+    probes = table(app, "What should hold", "Evidence")
+    assert len(probes) > 10
+    assert set(probes["Result"]) <= {"pass", "fail", "-"}
+    assert "pass" in set(probes["Result"])
+    assert len(api.asked) > 20
+    assert ("No probe fails" in said(app)) == ("fail" not in set(probes["Result"]))
+
+
 def test_a_failing_guard_says_why_when_it_is_tried(api: Api) -> None:
     """An answer that is no score is shown as its error, and not as a pass."""
     api.fault_of = lambda _text, _times: "html"
