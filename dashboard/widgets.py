@@ -19,6 +19,7 @@ from shield_engine.hostile_text import neutralised_text
 from shield_engine.store import RunInfo, RunStatus
 
 if TYPE_CHECKING:
+    from shield_engine.guards import GuardEntry
     from shield_engine.runs.execution import Progress
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "download",
     "empty_state",
     "errors_shown",
+    "guards_or_fault",
     "is_active",
     "link_run",
     "offer_removal",
@@ -216,6 +218,13 @@ def choose_run(
     if chosen != before:
         st.query_params.pop("row", None)  # it was a row of the run before
     return scored[chosen]
+
+
+def guards_or_fault() -> Mapping[str, GuardEntry]:
+    """Return the declared guards by name; say what is wrong with their file, and go on without."""
+    with errors_shown("The guards' file cannot be used; only models are offered"):
+        return resources().shield.guards
+    return {}
 
 
 def link_run(run_id: str, *pages: str) -> None:
