@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
@@ -20,9 +21,7 @@ from shield_engine.types import Task, Variant
 
 __all__ = ["Guard", "GuardEntry", "HttpEntry", "OnnxEntry", "PythonEntry", "Reply"]
 
-_SECRET_HEADERS = frozenset(
-    {"authorization", "x-api-key", "api-key", "ocp-apim-subscription-key", "cookie"}
-)
+_SECRET_NAME = re.compile("auth|key|token|secret|password|cookie", re.IGNORECASE)
 _NOT_DECIDING = frozenset(
     {"headers", "timeout_s", "concurrency", "per_second", "price_per_1000", "languages",
      "longest_text", "threshold", "batch"}
@@ -48,7 +47,7 @@ def _address(url: str) -> str:
 
 def _secretless(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
-        if name.lower() in _SECRET_HEADERS and "env:" not in value:
+        if _SECRET_NAME.search(name) and "env:" not in value:
             raise ValueError(
                 f"has {name} written out; write env:NAME and set that variable instead"
             )
