@@ -5,20 +5,22 @@ Works on one score and on arrays alike, so a live scan and stored scores cannot 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from shield_engine.config import check_share
 from shield_engine.errors import ConfigError
-from shield_engine.types import Variant
+from shield_engine.types import Task, Variant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MOST_STAGES", "Stage", "check_cascade", "settled"]
+__all__ = ["MOST_STAGES", "Stage", "cascade_digest", "check_cascade", "settled"]
 
 MOST_STAGES = 4
 
@@ -76,6 +78,12 @@ def check_cascade(where: str, stages: Sequence[Stage], threshold: float | None) 
     last = stages[-1]
     if last.pass_at is not None or last.stop_at is not None:
         raise ConfigError(f"{where}: the last stage decides at the threshold and has no bands")
+
+
+def cascade_digest(task: Task, stages: Sequence[Stage], threshold: float) -> str:
+    """Return the digest of everything that decides a cascade's risk; its name does not."""
+    deciding = [task, threshold, [asdict(stage) for stage in stages]]
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
 
 def settled(stage: Stage, risk: Any, threshold: float) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from shield_engine.cascade import Stage, check_cascade
+from shield_engine.cascade import Stage, cascade_digest, check_cascade
 from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
 from shield_engine.documents import Constraint, Shape, read_toml
 from shield_engine.errors import ConfigError
@@ -128,6 +128,13 @@ class Policy:
     def scorer_id(self) -> str | None:
         """Guard's name or model's id: what a run of it is started with."""
         return self.guard or self.model_id or (self.name if self.cascade else None)
+
+    @property
+    def scorer_sha256(self) -> str | None:
+        """Digest of what its threshold is for, as `RunInfo.model_sha256` has it, where known."""
+        if self.cascade:
+            return cascade_digest(self.task, self.cascade, self.threshold or 0.0)
+        return self.model_sha256
 
     @property
     def scorer(self) -> str | None:

@@ -22,7 +22,6 @@ from shield_engine.decide.views import (
     row_groups,
 )
 from shield_engine.errors import ConfigError
-from shield_engine.guards import CascadeEntry
 from shield_engine.policy import Policy
 from shield_engine.store import RunInfo, Scores, Store
 from shield_engine.types import Mode, Task
@@ -150,10 +149,9 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
         reason = f"scored only {', '.join(run.parts)}, the policy needs {policy.mode.value}"
     elif policy.mode is not Mode.HEURISTIC and not _is_scorer_of(policy, run):
         what = "guard" if run.stamp.get("guard") else "model"
-        digest = CascadeEntry.of(policy).fingerprint if policy.cascade else policy.model_sha256
         reason = (
             f"was scored by {what} {run.scorer} ({(run.model_sha256 or '')[:12]}), the policy's "
-            f"threshold is for {policy.scorer} ({(digest or '')[:12]})"
+            f"threshold is for {policy.scorer} ({(policy.scorer_sha256 or '')[:12]})"
         )
     if reason:
         raise ConfigError(
@@ -324,10 +322,8 @@ def _is_scorer_of(policy: Policy, run: RunInfo) -> bool:
 
     A policy that names no digest goes by the guard's name; no model has another's guard.
     """
-    if policy.cascade:
-        return CascadeEntry.of(policy).fingerprint == run.model_sha256
-    if policy.model_sha256 is not None:
-        return policy.model_sha256 == run.model_sha256
+    if policy.scorer_sha256 is not None:
+        return policy.scorer_sha256 == run.model_sha256
     return policy.guard == (run.stamp.get("guard") or {}).get("name")
 
 

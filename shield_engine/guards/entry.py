@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from shield_engine.cascade import Stage
+from shield_engine.cascade import Stage, cascade_digest
 from shield_engine.documents import Check, Constraint
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
@@ -245,8 +245,7 @@ class CascadeEntry(GuardEntry):
     @property
     def fingerprint(self) -> str:
         """Digest of the stages with their bands and the threshold, by whatever name."""
-        deciding = [self.task, self.threshold, [asdict(stage) for stage in self.stages]]
-        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+        return cascade_digest(self.task, self.stages, self.threshold)
 
 
 def _plain(value: Any) -> Any:
