@@ -36,11 +36,7 @@ def runs_frame(runs: Iterable[RunInfo], datasets: Mapping[str, str]) -> pd.DataF
                 "Rows/s": round(run.rows_done / run.seconds) if run.seconds else None,
                 "Started": clock(run.started_at),
                 "Parts": " + ".join(run.parts),
-                "Model": (
-                    f"{run.model_id} {run.variant} {(run.model_sha256 or '')[:8]}"
-                    if run.model_id
-                    else ""
-                ),
+                "Model": (f"{run.scorer} {(run.model_sha256 or '')[:8]}" if run.model_id else ""),
                 "Task": TASK_TITLES[run.task],
                 "Run": run.run_id,
             }

@@ -32,6 +32,7 @@ from shield_engine.guards import (
 from shield_engine.guards.adapters import installed_peers
 from shield_engine.guards.answers import score_of
 from shield_engine.guards.cascade import Ask, CascadeGuard
+from shield_engine.guards.probes import Probe, check_guard
 from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for, linear_tier
 from shield_engine.ml import (
     ArtifactStore,
@@ -97,6 +98,7 @@ class Shield:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._caches: dict[tuple[str, CacheConfig], ResultCache[RawScores]] = {}
         self._scanners: dict[tuple[Task, ScannerConfig], PartsScanner] = {}
+        self._scanners_of = registry.entries
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
         self._cascades: dict[str, CascadeEntry] = {}
@@ -117,11 +119,14 @@ class Shield:
             ConfigError: A policy was made for another model file.
         """
         settings = settings or Settings.from_env()
-        registry = ModelRegistry.from_files(
-            [bundled("models", "registry.json")]
-            + ([settings.registry] if settings.registry else [])
+        if settings.registry:
+            ModelRegistry.load(settings.registry)  # a file that was named must be there
+        registry = ModelRegistry.following(
+            [bundled("models", "registry.json"), settings.registry_path]
         )
-        artifacts = ArtifactStore(settings.models, offline=settings.offline)
+        artifacts = ArtifactStore(
+            settings.models, offline=settings.offline, hub_token=settings.hub_token
+        )
         loader = ModelLoader(registry, artifacts, max_memory_mb=settings.max_model_mb)
         shield = cls(settings, registry, loader, policies)
         for policy in shield.policies.values():
@@ -201,6 +206,9 @@ class Shield:
             policy = self.policies.get(task)
             config = policy.scanner_config() if policy else ScannerConfig.for_mode(Mode.HYBRID)
         with self._lock:
+            if self._scanners_of is not self.registry.entries:
+                self._scanners.clear()
+                self._scanners_of = self.registry.entries
             scanner = self._scanners.get((task, config))
             if scanner is None:
                 model = None
@@ -351,6 +359,21 @@ class Shield:
             )
         return open_guard(entry, offline=self.settings.offline)
 
+    def check_guard(self, entry: GuardEntry) -> tuple[Probe, ...]:
+        """Try a guard on what users complain about; see `guards.probes`.
+
+        Raises:
+            ConfigError: The guard cannot be made ready.
+            ArtifactError: Its model cannot be had.
+        """
+        ask_batch = None
+        if isinstance(entry, OnnxEntry):
+            ml = MLConfig.evaluation(entry.variant)
+            self.inference(self.entry_for(entry.task, ml, entry.model))
+        else:
+            ask_batch = self._opened(entry).ask
+        return check_guard(entry, self.guard_part(entry).ask, ask_batch)
+
     def model_part(self, entry: ModelEntry, timeout_s: float | None = None) -> MLPart:
         """Return the model of `entry` as a scanner's part; it loads when it is first asked."""
         return MLPart(
@@ -358,6 +381,7 @@ class Shield:
             stamp=ModelStamp(entry.id, entry.variant, entry.sha256),
             tokenizer_key=(
                 f"{entry.tokenizer_sha256}:{entry.max_length}:{entry.stride}:{NORMALIZER_VERSION}"
+                f"{_scaling(entry)}"
             ),
             thresholds=entry.thresholds,
             reads_disguises=entry.task is Task.PROMPT_INJECTION,
@@ -371,10 +395,10 @@ class Shield:
         """
         key = (entry.id, entry.variant, timeout_s)
         engine = self._engines.get(key)
-        if engine is None:
+        if engine is None or engine.model.entry != entry:
             with self._lock:
                 engine = self._engines.get(key)
-                if engine is None:
+                if engine is None or engine.model.entry != entry:
                     engine = InferenceEngine(
                         self.loader.load(entry), threads=self.settings.workers, timeout_s=timeout_s
                     )
@@ -509,3 +533,10 @@ class Shield:
 def _timed(score: Callable[[], float]) -> tuple[float, float]:
     started = time.perf_counter()
     return score(), elapsed_ms(started)
+
+
+def _scaling(entry: ModelEntry) -> str:
+    """Return what is done to a model's logits, if anything."""
+    if entry.temperature == 1 and not entry.bias:
+        return ""
+    return f":{entry.temperature:g}:{sorted(entry.bias.items())}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from shield_engine.config import Bands
 from shield_engine.datasets import (
     ColumnMapping,
+    GivenScores,
     ImportedDataset,
+    ScoreColumn,
     SourceFile,
     dataset_name,
     parse_label_map,
+    parse_scores,
 )
 from shield_engine.decide.column import label_policy_figures
 from shield_engine.decide.figures import Evaluated, evaluate_run, scores_table
@@ -26,6 +29,7 @@ from shield_engine.errors import ConfigError, DatasetError, ShieldError
 from shield_engine.guards.adapters import installed_peers
 from shield_engine.policy import Policy
 from shield_engine.runs.execution import Progress, RunSpec, execute, parts_for, start
+from shield_engine.runs.given import find_dataset, join_scores, store_given_scores
 from shield_engine.statistics import Figure
 from shield_engine.store import DatasetInfo, RunInfo, Store
 from shield_engine.types import Mode, Task, Variant
@@ -45,6 +49,7 @@ __all__ = [
 
 
 _COLUMN = Constraint("must be a column name, got {value!r}")
+_DATASET = Constraint("must be a stored dataset's id or name, got {value!r}")
 _COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
 
 
@@ -52,7 +57,9 @@ _COLUMNS = Constraint("must be a column name or a list of them, got {value!r}")
 class SuiteItem:
     """One file to evaluate; `path` is kept as given, `file` is where it lies.
 
-    Without `slices` those that the file suggests are read, and `also_slices` beside them.
+    Without `slices` those that the file suggests are read, and `also_slices` beside them. `scores`
+    are columns with what other guards said. With `join`, a stored dataset (its id, title or name),
+    the file holds only those: its rows are known by the column `id`, or `text_sha256`.
     """
 
     path: str
@@ -63,6 +70,10 @@ class SuiteItem:
     label_map: Mapping[str, int] | None = None
     slices: Annotated[tuple[str, ...], _COLUMNS] = ()
     also_slices: tuple[str, ...] = ()
+    scores: tuple[ScoreColumn, ...] = ()
+    join: Annotated[str | None, _DATASET] = None
+    id: Annotated[str | None, _COLUMN] = None
+    text_sha256: Annotated[str | None, _COLUMN] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,7 @@ class DatasetEvaluation:
     policy: Policy | None = None
     label_policy: Mapping[str, Figure] | None = None
     guards: Mapping[str, Mapping[Mode, Evaluated]] = field(default_factory=dict)
+    guard_run_ids: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the file as the evaluation output writes it."""
@@ -182,7 +194,7 @@ def store_rows(
         details={
             "rows_read": imported.rows_read,
             "profile": _plain(imported.profile),
-            "mapping": _plain(imported.mapping),
+            "mapping": asdict(imported.mapping),
             "quarantine": [asdict(row) for row in imported.quarantined],
         },
     )
@@ -212,31 +224,40 @@ def evaluate_file(
         warnings = shield.check_policy(policy)
         spec = spec.under_policy(policy)
     thresholds = _thresholds(shield, item.task, spec)
-    imported = _imported(item)
-    dataset = store_rows(store, dataset_name(item.file.name), item.task, item.file, imported)
-    run = start(store, shield, dataset.dataset_id, spec.run_spec)
+    source = _stored(store, item)
+    given_runs = store_given_scores(
+        store,
+        shield,
+        source.dataset,
+        source.scores,
+        rules="heuristic" in spec.run_spec.parts,
+        limit=spec.limit,
+        on_progress=on_progress,
+    )
+    run = start(store, shield, source.dataset.dataset_id, spec.run_spec)
     run = execute(store, shield, run.run_id, on_progress=on_progress, cancel=cancel)
     modes = _figures(store, run, item, spec, thresholds)
+    beside = [
+        execute(store, shield, started.run_id, on_progress=on_progress, cancel=cancel)
+        for started in _started_guards(store, shield, run, spec)
+    ]
     guards: dict[str, Mapping[Mode, Evaluated]] = {}
-    for name in _guard_names(shield, item.task, spec):
-        guarded = start(
-            store, shield, dataset.dataset_id, replace(spec.run_spec, model_id=name, reuse=False)
-        )
-        guarded = execute(store, shield, guarded.run_id, on_progress=on_progress, cancel=cancel)
-        own = shield.thresholds(item.task, model_id=name)
-        guards[name] = _figures(store, guarded, item, spec, own)
-        warnings += _failures(store, guarded)
+    for guard_run in (*beside, *given_runs):
+        own = shield.run_thresholds(guard_run)
+        guards[guard_run.model_id or ""] = _figures(store, guard_run, item, spec, own)
+        warnings += _failures(store, guard_run)
     return DatasetEvaluation(
         item=item,
-        rows=len(imported.table),
-        quarantined=imported.quarantined_count,
+        rows=source.dataset.rows,
+        quarantined=source.quarantined,
         modes=modes,
         run_id=run.run_id,
         scores=scores_table(store, run.run_id, spec.bands) if keep_scores else None,
-        warnings=(*warnings, *_warnings(store, imported, run)),
+        warnings=(*warnings, *source.warnings, *_reused(run), *_failures(store, run)),
         policy=policy,
         label_policy=_label_policy(store, run, policy, spec.seed),
         guards=guards,
+        guard_run_ids=tuple(guard_run.run_id for guard_run in (*beside, *given_runs)),
     )
 
 
@@ -287,8 +308,11 @@ def _figures(
     )
 
 
-def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str, ...]:
-    """Return the guards that score a file of `task`, each once."""
+def _started_guards(
+    store: Store, shield: Shield, run: RunInfo, spec: EvaluationSpec
+) -> Iterator[RunInfo]:
+    """Start a run over the rows of `run` for each guard of its task, each once."""
+    task = run.task
     chosen = [name for name in spec.guards if shield.guards[name].task is task]
     peers = [peer.name for peer in installed_peers(task)] if spec.peers else []
     if spec.peers and not peers:
@@ -296,7 +320,9 @@ def _guard_names(shield: Shield, task: Task, spec: EvaluationSpec) -> tuple[str,
             f"no peer for {task.value} is installed; install the extra: "
             "pip install '.[peers]' in the checkout"
         )
-    return tuple(dict.fromkeys((*chosen, *peers)))
+    for name in dict.fromkeys((*chosen, *peers)):
+        guarded = replace(spec.run_spec, model_id=name, reuse=False)
+        yield start(store, shield, run.dataset_id, guarded)
 
 
 def _label_policy(
@@ -321,6 +347,48 @@ def _thresholds(shield: Shield, task: Task, spec: EvaluationSpec) -> dict[str, f
     return dict(shield.registry.default_for(task).thresholds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The stored rows that an item means, and what its file said of them."""
+
+    dataset: DatasetInfo
+    scores: tuple[GivenScores, ...]
+    quarantined: int
+    warnings: tuple[str, ...]
+
+
+def _stored(store: Store, item: SuiteItem) -> _Source:
+    """Import a file, or join its scores to the stored version it names.
+
+    Raises:
+        DatasetError: It cannot be read, or holds no readable row.
+        ConfigError: Columns are named that do not belong together.
+    """
+    if item.join is None and item.text_sha256 is not None:
+        raise ConfigError(f"{item.path}: text_sha256 joins scores to a stored dataset: name it")
+    if item.join is not None:
+        if item.text or item.label or item.label_map:
+            raise ConfigError(
+                f"{item.path}: texts and labels are those of the joined dataset; name only id or "
+                "text_sha256, and scores"
+            )
+        dataset = find_dataset(store, item.join, item.task)
+        mapping = ColumnMapping("", id=item.id, scores=item.scores, text_sha256=item.text_sha256)
+        joined = join_scores(store, dataset.dataset_id, item.file, mapping)
+        return _Source(dataset, joined.scores, len(joined.quarantined), joined.warnings)
+    imported = _imported(item)
+    name = dataset_name(item.file.name)
+    dataset = store_rows(store, name, item.task, item.file, imported)
+    warnings = list(imported.profile.warnings)
+    if imported.quarantined:
+        first = imported.quarantined[0]
+        warnings.append(
+            f"{imported.quarantined_count:,} rows were quarantined; the first, line {first.line}: "
+            f"{first.reason}"
+        )
+    return _Source(dataset, imported.scores, imported.quarantined_count, tuple(warnings))
+
+
 def _imported(item: SuiteItem) -> ImportedDataset:
     """Read a file by its suggested mapping, with what the item says otherwise.
 
@@ -331,12 +399,14 @@ def _imported(item: SuiteItem) -> ImportedDataset:
     mapping: ColumnMapping | None = None
     suggested = source.sniffed.suggested
     others = tuple(name for name in item.also_slices if name not in suggested.slices)
-    if item.text is not None or item.label is not None or item.slices or others:
+    if any((item.text, item.label, item.id, item.slices, others, item.scores)):
         mapping = replace(
             suggested,
             text=item.text or suggested.text,
             label=item.label or suggested.label,
+            id=item.id or suggested.id,
             slices=item.slices or suggested.slices + others,
+            scores=item.scores,
         )
     imported = source.read(item.task, mapping, item.label_map)
     if not len(imported.table):
@@ -346,21 +416,14 @@ def _imported(item: SuiteItem) -> ImportedDataset:
     return imported
 
 
-def _warnings(store: Store, imported: ImportedDataset, run: RunInfo) -> tuple[str, ...]:
-    """Return what the user should know of the file and of the run's failures."""
-    warnings = list(imported.profile.warnings)
-    if imported.quarantined:
-        first = imported.quarantined[0]
-        warnings.append(
-            f"{imported.quarantined_count:,} rows were quarantined; the first, line {first.line}: "
-            f"{first.reason}"
-        )
-    if "reused_run" in run.stamp:
-        warnings.append(
-            f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
-            "measured for them"
-        )
-    return (*warnings, *_failures(store, run))
+def _reused(run: RunInfo) -> tuple[str, ...]:
+    """Return that a run's scores are an earlier one's, if so."""
+    if "reused_run" not in run.stamp:
+        return ()
+    return (
+        f"scores of the model were reused from run {run.stamp['reused_run']}: no latency was "
+        "measured for them",
+    )
 
 
 def _failures(store: Store, run: RunInfo) -> tuple[str, ...]:
@@ -399,9 +462,25 @@ def _suite_item(suite: Path, number: int, entry: Any) -> SuiteItem:
     columns, classes = entry.get("slice") or [], entry.get("label_map")
     if not isinstance(classes, dict | None):
         raise fail("label_map", f"label_map must be an object of value to class, got {classes!r}")
-    values = entry | {
+    options = {key: _strings(entry.get(key), key, fail) for key in ("score", "verdict", "latency")}
+    values = {key: value for key, value in entry.items() if key not in options} | {
         "slice": [columns] if isinstance(columns, str) else columns,
         "label_map": None,
     }
-    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path, also_slices=())
-    return replace(item, label_map=parse_label_map(classes, item.task)) if classes else item
+    item = _SUITE_ITEM.read(values, fail, file=suite.parent / path, also_slices=(), scores=())
+    try:
+        scores = parse_scores(*options.values())
+    except ConfigError as error:
+        raise fail(None, str(error)) from error
+    label_map = parse_label_map(classes, item.task) if classes else None
+    return replace(item, label_map=label_map, scores=scores)
+
+
+def _strings(
+    value: Any, key: str, fail: Callable[[str | None, str], ConfigError]
+) -> tuple[str, ...]:
+    """Return a suite's option that may be given once or as a list."""
+    values = [value] if isinstance(value, str) else value or []
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise fail(key, f"{key} must be text or a list of it, as on the command line")
+    return tuple(values)

@@ -4,10 +4,11 @@
 | --- | --- | --- |
 | `SHIELD_HOME` | folder of the store, downloaded models, bundles and logs | the platform's user data directory |
 | `SHIELD_OFFLINE` | `1`: nothing is fetched, a missing model is an error | `0` |
-| `SHIELD_REGISTRY` | a registry file of your own, read after the bundled one | none |
+| `SHIELD_REGISTRY` | your own registry, read after the bundled one | `registry.json` of `SHIELD_HOME` |
 | `SHIELD_WORKERS` | threads that score rows | number of usable CPUs |
 | `SHIELD_MAX_MODEL_MB` | refuse to load models beyond this memory | no limit |
 | `SHIELD_DATA_ROOTS` | folders the dashboard may read files from, `:`-separated | none: upload only |
+| `HF_TOKEN` | access token for gated models of the hub; sent to the hub alone | none |
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shield_engine.errors import ArtifactError, ConfigError
@@ -35,6 +36,7 @@ class Settings:
     max_model_mb: int | None = None
     data_roots: tuple[Path, ...] = ()
     guards: Path | None = None
+    hub_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -57,6 +59,7 @@ class Settings:
                 for root in env.get("SHIELD_DATA_ROOTS", "").split(os.pathsep)
                 if root
             ),
+            hub_token=env.get("HF_TOKEN") or None,
         )
 
     @property
@@ -73,6 +76,11 @@ class Settings:
     def guards_path(self) -> Path:
         """The guards that the user declared."""
         return self.guards or self.home / "guards.toml"
+
+    @property
+    def registry_path(self) -> Path:
+        """The user's own registry; need not be there."""
+        return self.registry or self.home / "registry.json"
 
     @property
     def answers(self) -> Path:

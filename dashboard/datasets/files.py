@@ -7,10 +7,10 @@ from pathlib import Path
 
 from shield_engine.errors import ConfigError
 
-__all__ = [
-    "allowed_file",
-    "unmapped",
-]
+__all__ = ["FILE_TYPES", "allowed_file", "unmapped"]
+
+FILE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz")
+"""Endings that an upload may have."""
 
 
 def unmapped(values: Iterable[str], chosen: Mapping[str, int | None]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
-from dashboard.datasets.files import allowed_file, unmapped
+from dashboard.datasets.files import FILE_TYPES, allowed_file, unmapped
+from dashboard.datasets.scores import choose_scores, store_scores
 from dashboard.datasets.tables import preview_frame, sniffed_facts
 from dashboard.state import label_counts, resources, samples, source_file, upload_path
 from dashboard.text import TASK_TITLES, plain, visible
@@ -15,6 +17,7 @@ from dashboard.widgets import errors_shown
 from shield_engine.datasets import (
     MAX_LABEL_VALUES,
     ColumnMapping,
+    ScoreColumn,
     Sniffed,
     SourceFile,
     dataset_name,
@@ -28,7 +31,6 @@ __all__ = ["show_import"]
 
 _NONE = "(none)"
 _ROLES = ("user", "assistant", "system", "tool")
-_TYPES = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz"]
 
 _COLUMN_HELP = {
     "label": "The true class. Without one you still get scores, flag rates, disagreement and "
@@ -61,7 +63,11 @@ def show_import() -> str | None:
             help="What the texts are scanned for, and what the labels mean.",
         )
         mapping = _choose_columns(file)
-        label_map, is_ready = None, bool(mapping.text and mapping.roles)
+        scores: tuple[ScoreColumn, ...] | None = ()
+        if task is not Task.SENTIMENT:  # one number a row cannot be three probabilities
+            scores = choose_scores(file, mapping.columns)
+        mapping = replace(mapping, scores=scores or ())
+        label_map, is_ready = None, bool(mapping.text and mapping.roles and scores is not None)
         if mapping.label is not None:
             label_map = _choose_labels(file, mapping.label, task)
             is_ready = is_ready and label_map is not None
@@ -81,7 +87,7 @@ def _choose_file() -> tuple[Path, Task | None] | None:
     if source == "Upload":
         upload = st.file_uploader(
             "CSV, TSV, JSON Lines, JSON or Parquet, plain or gzip",
-            type=_TYPES,
+            type=FILE_TYPES,
             key="upload",
             help="At most 200 MB. Larger files: name their folder in SHIELD_DATA_ROOTS when you "
             "start the dashboard, or use `shield eval`.",
@@ -230,5 +236,6 @@ def _import(
 
         imported = source.read(task, mapping, label_map, progress=note)
         bar.progress(1.0, text="Storing")
-        return store_rows(resources().store, name, task, source.sniffed.path, imported).dataset_id
+        dataset = store_rows(resources().store, name, task, source.sniffed.path, imported)
+        return dataset.dataset_id if store_scores(dataset, imported.scores) else None
     return None

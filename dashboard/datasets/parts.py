@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from dashboard.datasets.scores import show_join
 from dashboard.datasets.tables import (
     datasets_frame,
     profile_tiles,
@@ -28,8 +29,11 @@ from dashboard.widgets import (
 )
 from shield_engine.store import DatasetInfo
 from shield_engine.store.rows import dataset_page
+from shield_engine.types import Task
 
 __all__ = ["show_stored"]
+
+_ADD = "Add scores"
 
 
 def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
@@ -41,14 +45,16 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
     titles = {name: visible(info.title) for name, info in datasets.items()}
     info = datasets[pick("Show dataset", titles, key="shown_dataset", in_url="shown_dataset")]
     if st.session_state.get("new_dataset") == info.dataset_id:
-        st.success(
-            plain(f"{info.title} is stored: {info.rows:,} rows, {info.labelled:,} labelled."),
-            icon=":material/check_circle:",
-        )
+        runs = resources().store.runs.all(info.dataset_id)
+        guards = [visible(run.scorer or "") for run in reversed(runs) if run.is_given]
+        news = f"{info.title} is stored: {info.rows:,} rows, {info.labelled:,} labelled."
+        news += f" Scores of {', '.join(guards)} are runs: compare them." if guards else ""
+        st.success(plain(news), icon=":material/check_circle:")
     _show_actions(info)
+    adds = [] if info.task is Task.SENTIMENT else [_ADD]
     part = st.segmented_control(
         "Show",
-        ["Profile", "Rows", f"Quarantine ({info.quarantined:,})"],
+        ["Profile", "Rows", f"Quarantine ({info.quarantined:,})", *adds],
         default="Profile",
         required=True,
         key=f"part:{info.dataset_id}",
@@ -58,6 +64,8 @@ def show_stored(datasets: Mapping[str, DatasetInfo]) -> None:
         _show_profile(info)
     elif part == "Rows":
         _show_rows(info)
+    elif part == _ADD:
+        show_join(info)
     else:
         _show_quarantine(info)
 

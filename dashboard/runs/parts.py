@@ -73,11 +73,15 @@ def _show_actions(run: RunInfo, is_busy: bool) -> None:
         if run.is_resumable and st.button("Resume", key="resume", icon=":material/play_arrow:"):
             opened.worker.submit(run.run_id)
             st.rerun()
-        if run.errors and st.button(
-            f"Retry {run.errors:,} errors",
-            key="retry",
-            icon=":material/replay:",
-            disabled=is_busy,
+        if (
+            run.errors
+            and not run.is_given
+            and st.button(
+                f"Retry {run.errors:,} errors",
+                key="retry",
+                icon=":material/replay:",
+                disabled=is_busy,
+            )
         ):
             opened.worker.submit(run.run_id, retry_errors=True)
             st.rerun()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,6 +62,23 @@ class EvaluationOptions:
     slice_column: list[str] | None = option(
         None, "Give the figures by value of this column, too; may be repeated."
     )
+    score: list[str] | None = option(
+        None, "COLUMN[=NAME] with a guard's scores of the rows, 0 to 1; repeatable."
+    )
+    verdict: list[str] | None = option(
+        None, "COLUMN=FLAGGED|FLAGGED[:NAME] with its verdicts instead; repeatable."
+    )
+    latency: list[str] | None = option(
+        None, "COLUMN[=NAME] with the milliseconds of that guard; repeatable."
+    )
+    join: str | None = option(
+        None,
+        "FILE has no texts: its scores belong to this stored dataset (id, NAME, NAME@VERSION).",
+    )
+    id_column: str | None = option(None, "Column of your own row ids; --join meets rows by it.")
+    hash_column: str | None = option(
+        None, "With --join: column of each text's SHA-256, instead of ids."
+    )
     threshold: float | None = option(None, _THRESHOLD, min=0.0, max=1.0)
     hybrid_upper: float = option(
         0.9, "Heuristic score that ends a hybrid scan as risky.", min=0.0, max=1.0
@@ -97,8 +114,9 @@ class EvaluationOptions:
 
     def completed(self, item: SuiteItem) -> SuiteItem:
         """Return the item with the columns and classes of the options where it names none."""
-        from shield_engine.datasets import parse_label_map
+        from shield_engine.datasets import parse_label_map, parse_scores
 
+        scores = parse_scores(self.score or (), self.verdict or (), self.latency or ())
         label_map = item.label_map
         if not label_map and self.label_map:
             label_map = parse_label_map(self.label_map, item.task)
@@ -108,6 +126,10 @@ class EvaluationOptions:
             label=item.label or self.label_column,
             label_map=label_map,
             slices=item.slices or tuple(self.slice_column or ()),
+            scores=item.scores or scores,
+            join=item.join or self.join,
+            id=item.id or self.id_column,
+            text_sha256=item.text_sha256 or self.hash_column,
         )
 
     def spec(self, context: typer.Context) -> EvaluationSpec:
@@ -192,7 +214,8 @@ def scan(
             config = replace(config, ml=ml)
     elif missing := [task.value for task in tasks if task not in policies]:
         raise ConfigError(f"the policy file has no policy for {', '.join(missing)}")
-    results = {task: shield.scanner(task, config).scan(content) for task in tasks}
+    with closing(shield):  # and with it the connections of a guard
+        results = {task: shield.scanner(task, config).scan(content) for task in tasks}
     if options.json_out:
         document = {task.value: asdict(result) for task, result in results.items()}
         print(json.dumps(document, indent=2))  # noqa: T201 - the command's output
@@ -297,8 +320,9 @@ def _evaluate(items: Sequence[SuiteItem], spec: EvaluationSpec, options: Evaluat
             keep_scores=options.scores is not None,
         )
         for result in results:
-            if options.store and result.run_id is not None:
-                leave_bundle(store, shield, result.run_id)
+            for run_id in (result.run_id, *result.guard_run_ids):
+                if options.store and run_id is not None:
+                    leave_bundle(store, shield, run_id)
     if options.json_out is not None:
         document = {"datasets": [result.as_dict() for result in results]}
         write_out(options.json_out, json_text(document))

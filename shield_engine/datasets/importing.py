@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,12 +20,20 @@ from shield_engine.datasets.labels import class_of, default_label_map
 from shield_engine.datasets.profile import DatasetProfile, Profiler
 from shield_engine.datasets.records import (
     NOT_UTF8,
-    Numeral,
     QuarantinedRow,
     Row,
+    UnfitError,
     is_encodable,
+    is_nan,
     quarantine,
+    scalar,
     type_name,
+)
+from shield_engine.datasets.scores import (
+    GivenScores,
+    ScoreReader,
+    check_task,
+    score_hints,
 )
 from shield_engine.datasets.sniffing import (
     ColumnMapping,
@@ -48,6 +55,7 @@ __all__ = [
     "ImportedDataset",
     "Progress",
     "SourceFile",
+    "check_columns",
     "row_code",
 ]
 
@@ -83,6 +91,7 @@ class ImportedDataset:
         quarantined_count: All of them.
         profile: What the rows look like.
         mapping: The mapping that was used, given or suggested.
+        scores: What other guards said of the rows, by the columns mapped so.
     """
 
     table: pa.Table
@@ -92,6 +101,7 @@ class ImportedDataset:
     quarantined_count: int
     profile: DatasetProfile
     mapping: ColumnMapping
+    scores: tuple[GivenScores, ...] = ()
 
 
 class _Values(NamedTuple):
@@ -102,10 +112,6 @@ class _Values(NamedTuple):
     label: str | None
     group: str | None
     slices: str | None
-
-
-class _UnfitError(Exception):
-    """A row cannot be imported; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ class SourceFile:
             for record in stream.records:
                 if not isinstance(record, Row):
                     continue
-                with suppress(_UnfitError):
+                with suppress(UnfitError):
                     counts[_label(record.values, column)] += 1
                 if len(counts) > MAX_LABEL_VALUES:
                     break
@@ -178,15 +184,21 @@ class SourceFile:
             DatasetError: The file cannot be read, changed since it was looked at, lacks a mapped
                 column, holds no readable row or mostly not UTF-8, or has a label value that is not
                 mapped.
-            ConfigError: `limit` is below 1.
+            ConfigError: `limit` is below 1, or the task has no room for a score column.
         """
         if limit is not None and limit < 1:
             raise ConfigError(f"limit: {limit} rows cannot be imported; give 1 or more, or none.")
         sniffed = self.sniffed
         chosen = mapping or _suggested(sniffed)
-        _check_columns(sniffed, chosen)
+        check_task(task, chosen.scores)
+        if not chosen.text and chosen.scores:
+            raise DatasetError(
+                f"{sniffed.path}: no column of texts is named. Scores alone join the stored "
+                "version that they were given for (command: --join DATASET)."
+            )
+        check_columns(sniffed, chosen)
         intake = _Intake(sniffed.path, task, chosen, label_map or default_label_map(task))
-        with open_records(self.inspected, _used_columns(chosen)) as stream:
+        with open_records(self.inspected, chosen.columns) as stream:
             for record in stream.records:
                 intake.add(record)
                 if progress and intake.rows_read % PROGRESS_ROWS == 0:
@@ -248,6 +260,7 @@ class _Intake:
         self._seen_columns: set[str] = set()
         self._ids: set[str] = set()
         self._repeated_ids = 0
+        self._scores = [ScoreReader(column) for column in mapping.scores]
         self.mapping = mapping
         self.rows_read = 0
         self.imported = 0
@@ -262,10 +275,12 @@ class _Intake:
         try:
             values = _values(record.values, self.mapping, self.rows_read)
             label = self._label(values.label, record.line)
-        except _UnfitError as reason:
+        except UnfitError as reason:
             self._set_aside(quarantine(record.line, str(reason), _sample(record.values)))
         else:
             self._take(values, label)
+            for reader in self._scores:
+                reader.add(record.values)
 
     def _label(self, value: str | None, line: int) -> int | None:
         if self.mapping.label is None or value is None:
@@ -329,6 +344,7 @@ class _Intake:
         import pyarrow as pa
 
         self._refuse(sniffed)
+        scores = tuple(reader.finish(self._path) for reader in self._scores)
         self._flush()
         table = pa.Table.from_batches(self._batches, schema=_schema())
         quarantined = self._reasons.total()
@@ -344,8 +360,14 @@ class _Intake:
             rows_read=self.rows_read,
             quarantined=tuple(self._quarantined),
             quarantined_count=quarantined,
-            profile=self._profiler.profile(self._warnings(sniffed, is_suggested)),
+            profile=self._profiler.profile(
+                [
+                    *self._warnings(sniffed, is_suggested),
+                    *(warning for given in scores for warning in given.warnings),
+                ]
+            ),
             mapping=self.mapping,
+            scores=scores,
         )
 
     def _refuse(self, sniffed: Sniffed) -> None:
@@ -361,9 +383,9 @@ class _Intake:
                 "iconv -f WINDOWS-1252 -t UTF-8 IN > OUT)."
             )
         known = self._seen_columns.union(sniffed.columns)
-        for name in _used_columns(self.mapping):
+        for name in self.mapping.columns:
             if known and name not in known:
-                raise _no_column(self._path, name, sorted(known))
+                raise no_column(self._path, name, sorted(known))
         if self.imported == 0:
             first = self._quarantined[0]
             reasons = "; ".join(
@@ -406,6 +428,17 @@ class _Intake:
             warnings.append(
                 f"{self._reasons.total():,} of {self.rows_read:,} rows are quarantined: {reasons}"
             )
+        used = self.mapping.columns
+        unused = [
+            f"{name!r} ({role})"
+            for name, role in score_hints(sniffed.columns).items()
+            if name not in used
+        ]
+        if unused:
+            warnings.append(
+                f"not used, though they look like what a guard said: {', '.join(unused)}; to judge "
+                "that guard, give the column its role (command: --score, --verdict, --latency)"
+            )
         if self._repeated_ids:
             warnings.append(
                 f"{self._repeated_ids:,} rows repeat an id of column {self.mapping.id!r}; they are "
@@ -425,47 +458,47 @@ def _values(values: Mapping[str, object], mapping: ColumnMapping, number: int) -
     """Read one record by the mapping.
 
     Raises:
-        _UnfitError: It has no usable text, or its label is missing or no single value.
+        UnfitError: It has no usable text, or its label is missing or no single value.
     """
     text = _text(values, mapping)
     label = None if mapping.label is None else _label(values, mapping.label)
     row_id = str(number)
     if mapping.id is not None:
-        own = _scalar(values.get(mapping.id), mapping.id)
+        own = scalar(values.get(mapping.id), mapping.id)
         if not own:
-            raise _UnfitError(f"the id is missing (column {mapping.id!r})")
+            raise UnfitError(f"the id is missing (column {mapping.id!r})")
         row_id = own
     # Rows without a group are not a group of their own.
-    group = _scalar(values.get(mapping.group), mapping.group) or None if mapping.group else None
+    group = scalar(values.get(mapping.group), mapping.group) or None if mapping.group else None
     slices = None
     if mapping.slices:
-        parts = {name: _scalar(values.get(name), name) for name in mapping.slices}
+        parts = {name: scalar(values.get(name), name) for name in mapping.slices}
         slices = json.dumps(parts, ensure_ascii=False)
     for name, value in (("text", text), ("id", row_id), ("group", group), ("slices", slices)):
         if value is not None and not is_encodable(value):
-            raise _UnfitError(f"the {name} holds half of a surrogate pair, which is no character")
+            raise UnfitError(f"the {name} holds half of a surrogate pair, which is no character")
     return _Values(row_id, text, label, group, slices)
 
 
 def _label(values: Mapping[str, object], name: str) -> str:
-    label = _scalar(values.get(name), name)
+    label = scalar(values.get(name), name)
     if label is None or not label.strip():
-        raise _UnfitError(f"the label is missing (column {name!r})")
+        raise UnfitError(f"the label is missing (column {name!r})")
     return label
 
 
 def _text(values: Mapping[str, object], mapping: ColumnMapping) -> str:
     name = mapping.text
     value = values.get(name)
-    if value is None or _is_nan(value):
+    if value is None or is_nan(value):
         reason = "null" if name in values else "missing"
-        raise _UnfitError(f"the text is {reason} (column {name!r})")
+        raise UnfitError(f"the text is {reason} (column {name!r})")
     if isinstance(value, str):
         return _joined(_parsed_messages(value), mapping) if is_messages(name, value) else str(value)
     if isinstance(value, list):
         return _joined(value, mapping)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _UnfitError(f"the text is {type_name(value)}, not a string (column {name!r})")
+        raise UnfitError(f"the text is {type_name(value)}, not a string (column {name!r})")
     return repr(value)
 
 
@@ -473,7 +506,7 @@ def _parsed_messages(text: str) -> list[object]:
     try:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError) as error:
-        raise _UnfitError("the messages are no valid JSON list") from error
+        raise UnfitError("the messages are no valid JSON list") from error
     return list(value)
 
 
@@ -482,7 +515,7 @@ def _joined(messages: Sequence[object], mapping: ColumnMapping) -> str:
     contents = []
     for message in messages:
         if not isinstance(message, dict):
-            raise _UnfitError(f"a message is {type_name(message)}, not an object")
+            raise UnfitError(f"a message is {type_name(message)}, not an object")
         role = str(message.get("role", message.get("from", ""))).casefold()
         if role not in mapping.roles and _ROLES.get(role) not in mapping.roles:
             continue
@@ -490,10 +523,10 @@ def _joined(messages: Sequence[object], mapping: ColumnMapping) -> str:
         if isinstance(content, list):
             content = "\n\n".join(_parts(content))
         if not isinstance(content, str):
-            raise _UnfitError(f"the content of a message is {type_name(content)}, not a string")
+            raise UnfitError(f"the content of a message is {type_name(content)}, not a string")
         contents.append(str(content))
     if not contents:
-        raise _UnfitError(f"no message has the role {' or '.join(mapping.roles)}")
+        raise UnfitError(f"no message has the role {' or '.join(mapping.roles)}")
     return "\n\n".join(contents)
 
 
@@ -501,33 +534,6 @@ def _parts(content: Sequence[object]) -> list[str]:
     """Return the texts of a message made of parts; images and sounds have none."""
     texts = [part.get("text") for part in content if isinstance(part, dict)]
     return [str(text) for text in texts if isinstance(text, str)]
-
-
-def _scalar(value: object, name: str) -> str | None:
-    """Return a label, id, group or slice value as text, or `None` if there is none."""
-    if value is None or _is_nan(value):
-        return None
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, list | dict | bytes):
-        raise _UnfitError(f"column {name!r} holds {type_name(value)}, not a single value")
-    return str(value)
-
-
-def _is_nan(value: object) -> bool:
-    """Return whether a value is the NaN that pandas writes for nothing; the text "NaN" is not."""
-    if isinstance(value, Numeral):
-        return value == "NaN"
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _used_columns(mapping: ColumnMapping) -> list[str]:
-    named = (mapping.text, mapping.label, mapping.id, mapping.group, *mapping.slices)
-    return list(dict.fromkeys(name for name in named if name is not None))
 
 
 def _suggested(sniffed: Sniffed) -> ColumnMapping:
@@ -541,15 +547,20 @@ def _suggested(sniffed: Sniffed) -> ColumnMapping:
     return sniffed.suggested
 
 
-def _check_columns(sniffed: Sniffed, mapping: ColumnMapping) -> None:
+def check_columns(sniffed: Sniffed, mapping: ColumnMapping) -> None:
+    """Refuse a mapping of columns that the file lacks.
+
+    Raises:
+        DatasetError: One is not there.
+    """
     # JSON rows need not all have the same keys, so theirs are checked once the file is read.
     if sniffed.format in {"csv", "tsv", "parquet"}:
-        for name in _used_columns(mapping):
+        for name in mapping.columns:
             if name not in sniffed.columns:
-                raise _no_column(sniffed.path, name, sniffed.columns)
+                raise no_column(sniffed.path, name, sniffed.columns)
 
 
-def _no_column(path: Path, name: str, columns: Sequence[str]) -> DatasetError:
+def no_column(path: Path, name: str, columns: Sequence[str]) -> DatasetError:
     by_fold = {column.casefold(): column for column in columns}
     near = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.5)
     hint = f" Did you mean {by_fold[near[0]]!r}?" if near else ""

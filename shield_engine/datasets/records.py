@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,9 @@ __all__ = [
     "Numeral",
     "QuarantinedRow",
     "Row",
+    "UnfitError",
     "is_encodable",
+    "is_nan",
     "load_document",
     "open_bytes",
     "open_lines",
@@ -42,6 +45,7 @@ __all__ = [
     "read_document",
     "read_json_lines",
     "read_parquet",
+    "scalar",
     "type_name",
 ]
 
@@ -93,6 +97,10 @@ class LineStream(NamedTuple):
 
     lines: Iterator[str]
     share: Callable[[], float]
+
+
+class UnfitError(Exception):
+    """A row cannot be used; the message is the reason."""
 
 
 class _RecordTooLongError(Exception):
@@ -500,3 +508,25 @@ def type_name(value: object) -> str:
     names = {bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
     names |= {str: "a string", bytes: "bytes"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def scalar(value: object, name: str) -> str | None:
+    """Return a label, id, group or slice value as text, or `None` if there is none."""
+    if value is None or is_nan(value):
+        return None
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, list | dict | bytes):
+        raise UnfitError(f"column {name!r} holds {type_name(value)}, not a single value")
+    return str(value)
+
+
+def is_nan(value: object) -> bool:
+    """Return whether a value is the NaN that pandas writes for nothing; the text "NaN" is not."""
+    if isinstance(value, Numeral):
+        return value == "NaN"
+    return isinstance(value, float) and math.isnan(value)

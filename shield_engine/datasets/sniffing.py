@@ -35,6 +35,7 @@ from shield_engine.datasets.records import (
     read_json_lines,
     read_parquet,
 )
+from shield_engine.datasets.scores import ScoreColumn, check_names
 from shield_engine.errors import DatasetError
 
 __all__ = [
@@ -123,6 +124,8 @@ class ColumnMapping:
         group: Rows that belong together and must be resampled together.
         slices: Columns by which results are broken down.
         roles: Of messages, the roles that are scanned; their contents are joined by blank lines.
+        scores: Columns with what other guards said of the rows.
+        text_sha256: Of a file without texts (`text` is then ""), the column of their SHA-256.
     """
 
     text: str
@@ -131,6 +134,19 @@ class ColumnMapping:
     group: str | None = None
     slices: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("user",)
+    scores: tuple[ScoreColumn, ...] = ()
+    text_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.scores)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, each once."""
+        named = (self.text or None, self.label, self.id, self.group, self.text_sha256)
+        of_scores = (name for score in self.scores for name in score.columns)
+        used = (*named, *self.slices, *of_scores)
+        return tuple(dict.fromkeys(name for name in used if name is not None))
 
 
 @dataclass(frozen=True, slots=True)

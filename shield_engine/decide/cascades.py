@@ -208,8 +208,8 @@ class CascadeChoice:
 
 
 def sources_of(run: RunInfo) -> list[StageSource]:
-    """Return the stages that a run's stored scores can play."""
-    if run.task is Task.SENTIMENT or run.settings.get("rules_file"):
+    """Return the stages that a run's stored scores can play, and an engine can ask."""
+    if run.is_given or run.task is Task.SENTIMENT or run.settings.get("rules_file"):
         return []
     sources, stamp = [], run.stamp
     if "heuristic" in run.parts and not run.settings.get("disabled_rules"):

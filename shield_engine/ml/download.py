@@ -25,7 +25,8 @@ from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from shield_engine.errors import ArtifactError
-from shield_engine.ml.sources import LOOPBACK, Source, parse_source
+from shield_engine.ml.hub import open_client, refusal
+from shield_engine.ml.sources import Source, parse_source
 
 if TYPE_CHECKING:
     import httpx
@@ -42,6 +43,7 @@ Progress = Callable[[int, int | None], None]
 _CHUNK_BYTES = 1 << 20
 _TOKENIZER_LIMIT_BYTES = 128 << 20  # the largest vocabularies in use (256,000 pieces) take 34 MB
 _ARCHIVE_SLACK_BYTES = 1 << 30  # an archive may carry other files beside the one that is wanted
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _UNREADABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -129,7 +131,13 @@ class ArtifactStore:
     """
 
     def __init__(
-        self, cache_dir: Path, *, offline: bool = False, attempts: int = 5, timeout_s: float = 30.0
+        self,
+        cache_dir: Path,
+        *,
+        offline: bool = False,
+        attempts: int = 5,
+        timeout_s: float = 30.0,
+        hub_token: str | None = None,
     ) -> None:
         """Keep downloads under `cache_dir`.
 
@@ -138,11 +146,13 @@ class ArtifactStore:
             offline: Refuse every download.
             attempts: Tries per address before the next mirror.
             timeout_s: Longest silence of a server, connecting included.
+            hub_token: Access token for gated models; sent to the hub alone.
         """
         self.cache_dir = cache_dir
         self.offline = offline
         self._attempts = attempts
         self._timeout_s = timeout_s
+        self.hub_token = hub_token
         self._digests: dict[tuple[str, int, int, int], str] = {}
         self._lock = threading.Lock()
 
@@ -158,6 +168,55 @@ class ArtifactStore:
         """
         tokenizer = self._file(_Wanted.tokenizer(entry), None)
         return ModelFiles(self._file(_Wanted.model(entry), progress), tokenizer)
+
+    def pin(
+        self,
+        text: str,
+        *,
+        limit: int,
+        sha256: str | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Path, str]:
+        """Bring a file that no registry has yet; return where it lies, and its SHA-256.
+
+        A download is kept under its hash, so that a registry entry with it finds it there.
+
+        Args:
+            text: Its source, as a registry writes it; no archive.
+            limit: Most bytes it may have.
+            sha256: What it must be, if a trusted place says so already.
+            progress: Follows the download.
+
+        Raises:
+            ArtifactError: It could not be had, or is another.
+        """
+        (step,) = plan((text,), Path(), offline=self.offline)
+        if step.action == "impossible":
+            raise ArtifactError(f"{text}: {step.reason}")
+        if step.action == "use":
+            return step.path, self._digest(step.path)
+        folder = self.cache_dir / (sha256 or "new")
+        target = folder / self._target(step.source, "").name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(target.with_name(f"{target.name}.lock")):
+                if sha256 and target.is_file() and self._digest(target) == sha256:
+                    return target, sha256
+                part = target.with_name(f"{target.name}.part")
+                part.unlink(missing_ok=True)
+                self._download(step.source, part, sha256 or "", limit, progress)
+                _refuse_pointer(part)
+                actual = _hash(part)
+                final = self._target(step.source, actual) if sha256 is None else target
+                final.parent.mkdir(parents=True, exist_ok=True)
+                return self._publish(part, final, sha256 or actual), actual
+        except ArtifactError as error:
+            raise ArtifactError(f"{text}: {error}") from error
+        except OSError as error:
+            raise ArtifactError(
+                f"{target} cannot be written ({error.strerror or error}); free some space or set "
+                "SHIELD_HOME to another folder"
+            ) from error
 
     def built_path(self, entry: ModelEntry) -> Path:
         """Return where the file of an entry that is built here belongs.
@@ -314,25 +373,15 @@ class ArtifactStore:
         import stamina
 
         resumed = part.exists() and part.stat().st_size > 0
-        is_loopback = urlsplit(source.location).hostname in LOOPBACK
         try:
-            with httpx.Client(
-                follow_redirects=True,
-                timeout=self._timeout_s,
-                # A proxy of the environment cannot reach this machine's own servers.
-                trust_env=not is_loopback,
-                event_hooks={"request": [_refuse_plain_http]},
-            ) as client:
+            with open_client(source.location, self._timeout_s, self.hub_token) as client:
                 for attempt in stamina.retry_context(
                     on=_is_worth_a_retry, attempts=self._attempts, timeout=None, wait_max=20.0
                 ):
                     with attempt:
                         _transfer(client, source.location, part, limit, progress)
         except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            raise ArtifactError(
-                f"the server answered {status} {error.response.reason_phrase}"
-            ) from error
+            raise ArtifactError(refusal(error.response)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ArtifactError(
                 f"the transfer failed after {self._attempts} tries: "
@@ -353,12 +402,6 @@ def _is_worth_a_retry(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError) and not isinstance(
         error, (httpx.UnsupportedProtocol, httpx.ProxyError)
     )
-
-
-def _refuse_plain_http(request: httpx.Request) -> None:
-    """Keep a redirect from leaving TLS."""
-    if request.url.scheme != "https" and request.url.host not in LOOPBACK:
-        raise ArtifactError(f"redirected to {request.url.scheme}://{request.url.host}, not to TLS")
 
 
 def _transfer(
@@ -451,6 +494,15 @@ def _copy(stream: IO[bytes], target: Path, limit: int) -> None:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ArtifactError(
+                "the server sent a git-LFS pointer in place of the file; fetch the repository "
+                "with git lfs pull and add the file from this machine"
+            )
 
 
 def _hash(path: Path) -> str:

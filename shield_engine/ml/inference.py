@@ -308,6 +308,7 @@ class _Reduction:
     def __init__(self, entry: ModelEntry) -> None:
         self._entry = entry
         self._index = np.asarray(entry.task_index)
+        self._bias = np.asarray([entry.bias.get(label, 0.0) for label in entry.labels])
         self._n_classes = len(LABELS[entry.task])
         # Index 1 is the risky class of two; of the three sentiments it is the first, negative.
         self._risky = 1 if self._n_classes == 2 else 0
@@ -333,6 +334,7 @@ class _Reduction:
                 f"{entry.id} {entry.variant.value} gave a score that is not finite: {values}; "
                 "try a wider variant"
             )
+        values = (values + self._bias) / entry.temperature
         if entry.post_processing == "softmax":
             powers = np.exp(values - values.max())
             classes = np.zeros(self._n_classes)

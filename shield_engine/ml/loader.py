@@ -30,6 +30,7 @@ __all__ = [
     "ModelLoader",
     "WindowLogits",
     "default_session",
+    "read_heads",
 ]
 
 _CPU = "CPUExecutionProvider"
@@ -203,12 +204,12 @@ class ModelLoader:
         """
         key = (entry.id, entry.variant)
         model = self._loaded.get(key)
-        if model is None or model.entry.sha256 != entry.sha256:
+        if model is None or model.entry != entry:
             with self._lock:
                 key_lock = self._key_locks.setdefault(key, threading.Lock())
             with key_lock:
                 model = self._loaded.get(key)
-                if model is None or model.entry.sha256 != entry.sha256:
+                if model is None or model.entry != entry:
                     model = self._load(entry, progress)
         return model
 
@@ -293,10 +294,12 @@ class ModelLoader:
         )
 
     def _twin(self, entry: ModelEntry) -> LoadedModel | None:
-        """Return a loaded model of the same file, if there is one."""
+        """Return a loaded model of the same file that runs in the same way, if there is one."""
         with self._lock:
             for model in self._loaded.values():
-                if model.entry.sha256 == entry.sha256:
+                other = model.entry
+                alike = other.default_optimisations == entry.default_optimisations
+                if other.sha256 == entry.sha256 and alike:
                     return model
         return None
 
@@ -315,7 +318,8 @@ class ModelLoader:
         # Waiting threads must not burn the CPUs that other texts run on.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Under dynamic INT8 the fused node keeps its neighbours from fusing: 1.12-1.2 times slower.
-        disabled = {"SkipLayerNormFusion"} if entry.variant is Variant.INT8 else set()
+        is_ours = entry.variant is Variant.INT8 and not entry.default_optimisations
+        disabled = {"SkipLayerNormFusion"} if is_ours else set()
         try:
             session = onnxruntime.InferenceSession(
                 str(path),
@@ -334,6 +338,25 @@ class ModelLoader:
                 f"{self._providers[0]} was asked for; check its drivers"
             )
         return session
+
+
+def read_heads(path: Path) -> tuple[dict[str, int | None], dict[str, str]]:
+    """Return the width of each output of an ONNX file, where it is fixed, and what it carries.
+
+    Raises:
+        ArtifactError: It is no ONNX file.
+    """
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=[_CPU])
+    except Exception as error:  # the package's errors share no narrower class
+        raise ArtifactError(f"{path} cannot be opened as an ONNX model: {error}") from error
+    widths = {
+        item.name: item.shape[-1] if item.shape and isinstance(item.shape[-1], int) else None
+        for item in session.get_outputs()
+    }
+    return widths, dict(session.get_modelmeta().custom_metadata_map)
 
 
 def default_session(path: Path, like: Any) -> Any:

@@ -42,6 +42,9 @@ _LABEL_MAP = Constraint("must be an object of model label to task label")
 _PENALTY = Constraint(
     "is {value!r}; it must be a number from 0 to 10", lambda value: 0 <= value <= 10
 )
+_TEMPERATURE = Constraint(
+    "is {value!r}; it must be a number from 0.01 to 100", lambda value: 0.01 <= value <= 100
+)
 
 
 def _whole(low: int, high: int) -> Constraint:
@@ -121,6 +124,11 @@ class ModelEntry:
             `low_false_alarms`, `high_catch`.
         window_penalty: Log-odds taken from the riskiest of n windows per natural logarithm of n:
             more windows are more chances of a false alarm.
+        temperature: What the logits are divided by before they become probabilities; above 1 the
+            scores move towards the middle.
+        bias: Model's label → what is added to its logit before that; 0 for a label left out.
+        default_optimisations: Run as ONNX Runtime does by itself, so that scores are those of the
+            model's own package; INT8 is up to 1.2 times slower, and scores move by up to 0.01.
         root: Folder that bundled sources are relative to.
     """
 
@@ -146,6 +154,9 @@ class ModelEntry:
     output: Annotated[str | None, _FILLED] = None
     operating_points: Annotated[Mapping[str, float], _POLICIES] = field(default_factory=dict)
     window_penalty: Annotated[float, _PENALTY] = 0.0
+    temperature: Annotated[float, _TEMPERATURE] = 1.0
+    bias: Annotated[Mapping[str, float], Check(_finite)] = field(default_factory=dict)
+    default_optimisations: bool = False
     root: Path = Path()
 
     @property
@@ -164,11 +175,40 @@ class NewerRevision:
 
 
 class ModelRegistry:
-    """Entries in the order of their files; (id, variant) is unique."""
+    """Entries in the order of their files; (id, variant) is unique.
+
+    One that was made by `following` reads its files anew when they change.
+    """
 
     def __init__(self, entries: Iterable[ModelEntry]) -> None:
-        self.entries = tuple(entries)
-        self._by_key = {(entry.id, entry.variant): entry for entry in self.entries}
+        self._entries = tuple(entries)
+        self._files: tuple[Path, ...] = ()
+        self._times: tuple[int, ...] = ()
+
+    @property
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """All entries; the same tuple until a file changes.
+
+        Raises:
+            RegistryError: A file was changed and now breaks the schema.
+        """
+        if self._files and (times := _times_of_change(self._files)) != self._times:
+            files = [path for path, time in zip(self._files, times, strict=True) if time]
+            self._entries = ModelRegistry.from_files(files).entries
+            self._times = times
+        return self._entries
+
+    @classmethod
+    def following(cls, paths: Iterable[Path]) -> ModelRegistry:
+        """Read several registry files, and again when one changes; one that is absent has nothing.
+
+        Raises:
+            RegistryError: As for `from_files`.
+        """
+        registry = cls(())
+        registry._files = tuple(paths)
+        registry.entries  # noqa: B018 - a broken file is told of now, not at the first use
+        return registry
 
     @classmethod
     def load(cls, path: Path | None = None) -> ModelRegistry:
@@ -216,13 +256,13 @@ class ModelRegistry:
             raise UnknownNameError(f"no model is called {model_id!r}; {hint}")
         if variant is None:
             return entries[0]
-        entry = self._by_key.get((model_id, variant))
-        if entry is None:
-            there = ", ".join(entry.variant.value for entry in entries)
-            raise UnknownNameError(
-                f"model {model_id} has no variant {variant.value}; the registry has {there}"
-            )
-        return entry
+        for entry in entries:
+            if entry.variant is variant:
+                return entry
+        there = ", ".join(entry.variant.value for entry in entries)
+        raise UnknownNameError(
+            f"model {model_id} has no variant {variant.value}; the registry has {there}"
+        )
 
     def find(
         self, *, task: Task | None = None, variant: Variant | None = None
@@ -252,12 +292,18 @@ class ModelRegistry:
 
     def newer_revisions(self, catalogue: ModelRegistry) -> tuple[NewerRevision, ...]:
         """Return the models that `catalogue` has in a higher version."""
+        known = {(entry.id, entry.variant): entry for entry in catalogue.entries}
         return tuple(
             NewerRevision(entry, newer)
             for entry in self.entries
-            if (newer := catalogue._by_key.get((entry.id, entry.variant)))
+            if (newer := known.get((entry.id, entry.variant)))
             and _numbers(newer.version) > _numbers(entry.version)
         )
+
+
+def _times_of_change(paths: Iterable[Path]) -> tuple[int, ...]:
+    """Return when each file was last written; 0 for one that is not there."""
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -364,9 +410,10 @@ def _contradictions(entry: ModelEntry) -> Iterator[tuple[str, str]]:
             f"`stride` {entry.stride} is more than half of `max_length` {entry.max_length}; "
             "windows would hardly advance",
         )
-    for label in label_map:
-        if label not in entry.labels:
-            yield "label_map", f"`label_map` names {label!r}, which is not in `labels`"
+    for key, names in (("label_map", label_map), ("bias", entry.bias)):
+        for label in names:
+            if label not in entry.labels:
+                yield key, f"`{key}` names {label!r}, which is not in `labels`"
     for label in entry.labels:
         if label_map.get(label, label).casefold() not in known:
             yield (
@@ -375,7 +422,8 @@ def _contradictions(entry: ModelEntry) -> Iterator[tuple[str, str]]:
                 "say what it means in `label_map`",
             )
             return
-    needed, whom = set(classes), "softmax needs each class"
+    # A model of two sentiments is a sentiment model that never says neutral.
+    needed, whom = set(classes) - {"neutral"}, "softmax needs each class"
     if entry.post_processing == "sigmoid":
         needed, whom = {classes[-1]}, "sigmoid needs the risky class"
         if len(classes) != 2:

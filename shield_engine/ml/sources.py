@@ -10,12 +10,15 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["LOOPBACK", "Source", "parse_source"]
+__all__ = ["HUB", "LOOPBACK", "Source", "parse_source"]
 
 Kind = Literal["bundled", "file", "package", "url", "built"]
 
 _ARCHIVES = (".tar.gz", ".tgz", ".zip")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+HUB = "https://huggingface.co"
+"""The hub that `hf:` means; tests put a server of this machine in its place."""
+
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")
 
 
@@ -49,7 +52,7 @@ def parse_source(text: str) -> Source:
     hub = _HUB.fullmatch(text)
     if hub:
         repository, revision, path = hub.groups()
-        text = f"https://huggingface.co/{repository}/resolve/{revision}/{path}"
+        text = f"{HUB}/{repository}/resolve/{revision}/{path}"
     elif text.startswith("hf:"):
         raise ValueError(
             f"has {text!r}; a hub source is hf:OWNER/NAME@COMMIT/path with a commit of 40 digits"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shield_engine.datasets import ScoreColumn
 from shield_engine.decide.candidates import Candidate, align, candidate_of, candidate_title
 from shield_engine.decide.compare import Comparison, compare
 from shield_engine.decide.figures import Evaluated, figures_of, scores_table
@@ -452,7 +453,9 @@ def _commands(
         words += ["--policy", "shield.toml"]
     else:
         words += ["--modes", ",".join(mode.value for mode in available_modes(run))]
-        if guard:
+        if run.is_given:
+            words += ScoreColumn(**run.stamp["scores"]).options
+        elif guard:
             words += ["--guard", str(run.model_id)]
         elif run.model_id:
             words += ["--model", run.model_id, "--variant", str(run.variant)]

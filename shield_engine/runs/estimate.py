@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shield_engine.engine import Shield
-from shield_engine.runs.execution import RunSpec, ready_parts
+from shield_engine.runs.execution import RunSpec, ready_parts, workers_of
 from shield_engine.store import Store
 
 __all__ = ["Estimate", "estimate"]
@@ -71,9 +71,8 @@ def estimate(
         parts.score(text)
         return len(text), time.perf_counter() - started
 
-    workers = spec.workers or max(shield.settings.workers, guard.concurrency if guard else 1)
     began = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers_of(shield, spec, scorer)) as pool:
         asked = [pool.submit(timed, text) for text in texts]
         wait(asked, timeout=_LONGEST_S)
         pool.shutdown(wait=True, cancel_futures=True)

@@ -40,6 +40,7 @@ __all__ = [
     "ready_parts",
     "reusable_run",
     "start",
+    "workers_of",
 ]
 
 BATCH_ROWS = 1_000
@@ -198,10 +199,11 @@ def execute(
             A run that is done stays as it was.
     """
     run = store.runs.find(run_id)
-    spec = RunSpec.from_settings(run.settings)
+    spec, cancel = RunSpec.from_settings(run.settings), cancel or threading.Event()
     is_done = run.status == RunStatus.DONE
     if is_done and not (retry_errors and run.errors):
         return run
+    _refuse_given(run)
     try:
         scorer = _scorer(shield, run.task, spec)
         with ExitStack() as stack:
@@ -215,10 +217,7 @@ def execute(
                 store.runs.drop_errors(run_id)
             store.runs.set_status(run_id, RunStatus.RUNNING)
             run = store.runs.find(run_id)
-            at_once = scorer.guard.concurrency if scorer.guard else 1
-            workers = spec.workers or max(shield.settings.workers, at_once)
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
-            cancel = cancel or threading.Event()
+            pool = stack.enter_context(ThreadPoolExecutor(workers_of(shield, spec, scorer)))
             sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
             sitting.score_rest(batch_rows, on_progress)
     except BaseException as error:
@@ -379,6 +378,14 @@ class _Sitting:
                 self.cache.put(key, _Slot(stored_scores(row)))
 
 
+def _refuse_given(run: RunInfo) -> None:
+    if run.is_given:
+        raise ConfigError(
+            f"run {run.run_id} holds the scores of a file, and nobody can be asked again: correct "
+            "the file and import it again"
+        )
+
+
 def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
     """Return what a run asks beside the rules."""
     if "ml" not in spec.parts:
@@ -389,6 +396,12 @@ def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
         return Scorer(guard=guard)
     model, variant = (guard.model, guard.variant) if guard else (spec.model_id, spec.variant)
     return Scorer(shield.entry_for(task, MLConfig.evaluation(variant), model), guard)
+
+
+def workers_of(shield: Shield, spec: RunSpec, scorer: Scorer) -> int:
+    """Return how many threads score: those asked for, or as many as the guard takes calls."""
+    at_once = scorer.guard.concurrency if scorer.guard else 1
+    return spec.workers or max(shield.settings.workers, at_once)
 
 
 def _answers_path(shield: Shield, run_id: str) -> Path:

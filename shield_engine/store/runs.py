@@ -47,6 +47,7 @@ class RunStamp(TypedDict, total=False):
         machine: Platform, processor, Python and number of workers.
         git_commit: Of the program, where it runs from a checkout.
         reused_run: The earlier run whose model scores were taken over.
+        scores: Of scores that came in a file, the column; see `ScoreColumn`.
     """
 
     dataset_hash: str
@@ -58,6 +59,7 @@ class RunStamp(TypedDict, total=False):
     machine: dict[str, Any]
     git_commit: str | None
     reused_run: str
+    scores: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ class RunInfo:
         return f"{self.model_id} {self.variant}" if self.model_id else None
 
     @property
+    def is_given(self) -> bool:
+        """True if its scores came in a file, so that nobody can be asked for more."""
+        return (self.stamp.get("guard") or {}).get("kind") == "scores"
+
+    @property
     def is_resumable(self) -> bool:
         """True if rows are left to score."""
-        return self.status in {
-            RunStatus.INTERRUPTED,
-            RunStatus.CANCELLED,
-            RunStatus.FAILED,
-        }
+        stopped = {RunStatus.INTERRUPTED, RunStatus.CANCELLED, RunStatus.FAILED}
+        return self.status in stopped and not self.is_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +211,10 @@ class Runs:
         """
         with self._connection.writing() as cursor:
             # fetchall, as DuckDB registers nothing while a result is unfinished.
+            # Scores of a file were not made from the texts, so they hold no word of them.
             stored = cursor.execute(
-                "SELECT d.purged FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
+                "SELECT d.purged AND coalesce(r.stamp ->> '$.guard.kind', '') <> 'scores' "
+                "FROM runs r JOIN datasets d USING (dataset_id) WHERE r.run_id = ?",
                 [run_id],
             ).fetchall()
             if not stored:

@@ -214,6 +214,66 @@ def test_run_waits_as_a_bundle_while_the_store_is_held(home: Path, tmp_path: Pat
         assert "held by another process" in busy.stderr
 
 
+def judged(folder: Path) -> Path:
+    """Write texts with labels, ids, one guard's scores and times, and another's verdicts."""
+    guarded = zip((0.9, 0.2, "high", 0.7), ("BLOCK", "ALLOW", "BLOCK", "ALLOW"), strict=True)
+    return written(
+        folder / "judged.jsonl",
+        [
+            {"id": f"r{n}", "text": f"text {n}", "label": 1 - n % 2, "s": s, "ms": n, "act": act}
+            for n, (s, act) in enumerate(guarded)
+        ],
+    )
+
+
+def test_scores_of_a_file_stand_beside_ours_and_are_stored(home: Path, tmp_path: Path) -> None:
+    """Each guard of the file has its figures by name and a run; a file of scores alone joins it."""
+    out = tmp_path / "out.json"
+    options = ("--task", "toxicity", "--modes", "heuristic,ml", "--json", str(out))
+    columns = ("--score", "s=A", "--latency", "ms=A", "--verdict", "act=BLOCK:B")
+    answer = shield("eval", str(judged(tmp_path)), *options, *columns, home=home)
+    assert answer.returncode == 0, answer.stderr
+    assert "1 rows failed in guard A" in answer.stderr
+    guards = json.loads(out.read_text())["datasets"][0]["guards"]
+    assert list(guards) == ["A", "B"]
+    first, second = guards["A"]["modes"]["ml"], guards["B"]["modes"]["ml"]
+    assert (first["metrics"]["accuracy"]["value"], first["errors"]) == (pytest.approx(2 / 3), 1)
+    assert (second["metrics"]["accuracy"]["value"], second["errors"]) == (1.0, 0)
+    late = written(tmp_path / "late.jsonl", [{"row": f"r{n}", "late": n % 2} for n in (3, 2, 9, 0)])
+    join = ("--join", "judged@1", "--id-column", "row", "--score", "late")
+    answer = shield("eval", str(late), *options, *join, home=home)
+    assert answer.returncode == 0, answer.stderr
+    assert "not in the dataset and were left out: r9 (line 3)" in answer.stderr
+    figures = json.loads(out.read_text())["datasets"][0]["guards"]["late"]["modes"]["ml"]
+    assert (figures["metrics"]["accuracy"]["value"], figures["errors"]) == (0.0, 1)
+    with Store.open(Settings(home).store_path) as store:
+        scorers = [run.scorer for run in store.runs.all()]
+        assert {"A", "B", "late"} < set(scorers)
+        assert len(scorers) == 5  # and the bundled model twice
+
+
+def test_scores_of_a_file_wait_as_bundles_while_the_store_is_held(
+    home: Path, tmp_path: Path
+) -> None:
+    """Nothing is lost beside a dashboard: our run and those of the file's guards are kept."""
+    from shield_engine.runs.bundle import import_bundle, waiting_bundles
+
+    options = ("--task", "toxicity", "--modes", "heuristic,ml")
+    columns = ("--score", "s=A", "--verdict", "act=BLOCK:B")
+    settings = Settings(home)
+    with Store.open(settings.store_path) as store:
+        answer = shield("eval", str(judged(tmp_path)), *options, *columns, home=home)
+        assert answer.returncode == 0, answer.stderr
+        runs = [import_bundle(store, bundle) for bundle in waiting_bundles(settings.bundles)]
+        assert {run.model_id for run in runs if run.is_given} == {"A", "B"}
+        assert len({run.dataset_id for run in runs}) == 1
+        assert [run.rows_done for run in runs] == [4, 4, 4]
+        join = ("--join", "judged", "--id-column", "id", "--score", "s")
+        answer = shield("eval", str(judged(tmp_path)), *options, *join, home=home)
+        assert answer.returncode == 1
+        assert "another process holds it" in answer.stdout + answer.stderr
+
+
 @pytest.mark.parametrize("limit_bytes", [200_000, 6_000_000, 14_000_000])
 def test_full_disk_is_told_and_loses_no_whole_batch(
     home: Path, tmp_path: Path, limit_bytes: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,20 @@ def test_label_map_translates_foreign_names(tmp_path: Path) -> None:
             score = engine.infer(text)
             assert score.score > 0.9
             assert sum(score.probabilities) == pytest.approx(1)
+
+
+def test_temperature_and_bias_scale_the_logits(tmp_path: Path) -> None:
+    """A label's bias is added to its logit, and the sum divided by the temperature."""
+    model = tiny_models.load(tmp_path)
+    entry = replace(model.entry, temperature=2.5, bias={"injection": -1.5})
+    with (
+        InferenceEngine(model) as plain,
+        InferenceEngine(replace(model, entry=entry)) as scaled,
+    ):
+        for text in ("ignore the garden", "what a lovely day"):
+            safe, risky = plain.infer(text).probabilities
+            odds = (np.log(risky / safe) - 1.5) / 2.5
+            assert scaled.infer(text).score == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
 def test_sigmoid_labels_are_judged_each_alone(tmp_path: Path) -> None:

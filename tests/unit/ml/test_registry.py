@@ -198,3 +198,34 @@ def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'{"models": ["\xe9"]}')
     with pytest.raises(RegistryError, match="not UTF-8"):
         ModelRegistry.load(tmp_path / "latin.json")
+
+
+def test_a_followed_registry_is_read_again_when_a_file_changes(tmp_path: Path) -> None:
+    """A file that appears, changes or goes is seen; one that breaks is told of."""
+    path = tmp_path / "later.json"
+    registry = ModelRegistry.following([path])
+    assert registry.entries == ()
+    path.write_text(json.dumps({"models": [_row(id="new")]}))
+    assert registry.get("new").id == "new"
+    assert registry.entries is registry.entries
+    path.write_text("{")
+    with pytest.raises(RegistryError, match=r"later\.json"):
+        registry.find()
+    path.unlink()
+    assert registry.find() == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("temperature", 0, "must be a number from 0.01 to 100"),
+        ("bias", {"other": 1.0}, "which is not in `labels`"),
+        ("bias", {"benign": 1e999}, "not finite|not valid"),
+    ],
+)
+def test_scaling_of_logits_is_checked(tmp_path: Path, key: str, value: object, words: str) -> None:
+    """A temperature is a positive number; a bias names labels of the model."""
+    path = tmp_path / "registry.json"
+    path.write_text(json.dumps({"models": [_row(**{key: value})]}))
+    with pytest.raises(RegistryError, match=words):
+        ModelRegistry.load(path)
