@@ -27,7 +27,7 @@ from shield_engine.decide.cascades import (
 from shield_engine.store import RunInfo
 from shield_engine.store.library import save_policy
 
-__all__ = ["bands_text", "cascade_sources", "frontier_chart", "frontier_frame", "show_cascade"]
+__all__ = ["show_cascade"]
 
 _FRONTIER_COLUMNS = {
     **dict.fromkeys(("Recall", "FPR", "Reaches the last"), column(number="percent")),
@@ -80,10 +80,10 @@ def show_cascade(run: RunInfo) -> None:
         choice = cascade_choice(chosen, keys, aim)
         _show_choice(choice, aim)
         if choice.frontier:
-            frame = frontier_frame(choice)
+            frame = cascades_frame(choice)
             charted(
                 "What does accuracy cost?",
-                frontier_chart(frame, aim),
+                cascades_chart(frame, aim),
                 frame,
                 key="lab_cascade_chart",
                 help="Cascades under the limit of FPR that none beats in recall, latency and price "
@@ -149,7 +149,7 @@ def bands_text(cascade: Cascade) -> list[str]:
     return [*texts, f"always: flags at or above {cascade.threshold:.4g}"]
 
 
-def frontier_frame(choice: CascadeChoice) -> pd.DataFrame:
+def cascades_frame(choice: CascadeChoice) -> pd.DataFrame:
     """Return the frontier as a table, fastest first."""
 
     def row(cascade: Cascade, figures: CascadeFigures) -> dict[str, object]:
@@ -166,7 +166,7 @@ def frontier_frame(choice: CascadeChoice) -> pd.DataFrame:
     return pd.DataFrame([row(*point) for point in choice.frontier])
 
 
-def frontier_chart(frame: pd.DataFrame, aim: Aim) -> go.Figure:
+def cascades_chart(frame: pd.DataFrame, aim: Aim) -> go.Figure:
     """Return recall against the cost that the aim makes low."""
     cost = "Mean ms" if aim.cost == "latency" else "Price of 1,000"
     points = go.Scatter(

@@ -292,6 +292,12 @@ def choose_cascade(chain: Chain, aim: Aim, *, seed: int = 7) -> CascadeChoice:
     chain = chain.rows((chain.labels >= 0) & ~np.isnan(chain.risks).any(axis=0))
     if len(np.unique(chain.labels)) < 2:
         return CascadeChoice(None, None, None, False, "both classes are needed", ())
+    if aim.cost == "latency" and (untimed := np.isnan(chain.ms).all(axis=1)).any():
+        titles = [chain.sources[place].stage.title for place in np.flatnonzero(untimed)]
+        problem = (
+            f"no time of {', '.join(titles)} was measured; score the rows anew, or go by price"
+        )
+        return CascadeChoice(None, None, None, False, problem, ())
     is_choosing = split(chain.units, chain.labels, seed=seed)
     choosing, judging = chain.rows(is_choosing), chain.rows(~is_choosing)
     tried = list(_tried(choosing, aim))

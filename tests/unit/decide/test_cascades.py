@@ -93,6 +93,15 @@ def test_the_choice_is_the_cheapest_of_all_that_fit() -> None:
     assert "more rows prove more" in dear.problem
 
 
+def test_latency_that_nobody_measured_chooses_nothing() -> None:
+    """Scores of a cache have no time: the lowest latency is refused, the lowest price is not."""
+    rows = chain([[0.05, 0.5] * 400, [0.1, 0.9] * 400], [0, 1] * 400, ms=(1.0, NAN))
+    choice = choose_cascade(rows, Aim(0.8, 0.05))
+    assert (choice.cascade, choice.frontier) == (None, ())
+    assert choice.problem.startswith("no time of house was measured")
+    assert choose_cascade(rows, Aim(0.8, 0.05, "price")).cascade is not None
+
+
 def test_the_search_keeps_groups_on_one_side() -> None:
     """Rows of one unit either choose or judge, and grouped rows prove less than single ones."""
     labels = [0, 1] * 400
