@@ -77,11 +77,13 @@ page = st.navigation(
                 help="Scan one text and see every score with its reasons.",
             ),
             st.Page(
-                "app_pages/models.py",
-                title="Models",
-                icon=":material/memory:",
-                help="Registered models: files, checksums, load time and memory.",
+                "app_pages/guards.py",
+                title="Guards",
+                icon=":material/shield:",
+                help="Whatever can score a text: models, HTTP APIs, Python functions; add, check.",
             ),
+            # Bookmarks of the page that Guards took the place of.
+            st.Page("app_pages/guards.py", title="Guards", url_path="models", visibility="hidden"),
             st.Page(
                 "app_pages/reports_gates.py",
                 title="Reports and gates",

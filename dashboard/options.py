@@ -40,12 +40,18 @@ class Option:
 
 
 def mode_options(run: RunInfo, thresholds: Mapping[str, float]) -> list[Option]:
-    """Return the modes of a run, each at its balanced threshold."""
-    return [
-        Option(f"mode:{mode.value}", MODE_TITLES[mode], replace(candidate, title=MODE_TITLES[mode]))
-        for mode in available_modes(run)
-        for candidate in [candidate_of(run, thresholds, mode=mode)]
-    ]
+    """Return the modes of a run, each at its balanced threshold.
+
+    Those of a guard are called by its name; those of a model by the mode alone.
+    """
+    options = []
+    for mode in available_modes(run):
+        title = MODE_TITLES[mode]
+        if run.stamp.get("guard"):
+            title = visible(candidate_title(mode, run.scorer or ""))
+        candidate = replace(candidate_of(run, thresholds, mode=mode), title=title)
+        options.append(Option(f"mode:{mode.value}", title, candidate))
+    return options
 
 
 def policy_options(run: RunInfo, policies: Iterable[Policy]) -> tuple[list[Option], list[str]]:

@@ -23,7 +23,7 @@ from starlette.middleware import Middleware
 
 __all__ = ["Boundary", "content_policy", "serve"]
 
-Scope = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -82,7 +82,7 @@ class Boundary:
         self._hosts = frozenset(name.lower().rstrip(".") for name in hosts)
         self._headers = {**_HEADERS, b"content-security-policy": content_policy()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass a request on with our headers on its answer, or refuse it."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,10 +32,10 @@ from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
 from shield_engine.decide.slices import SliceTable, length_bands
 from shield_engine.decide.splits import Optimism, SplitReport, choose_and_report, optimism
-from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.thresholds import ThresholdRule
 from shield_engine.decide.views import mode_view, row_groups
 from shield_engine.engine import Shield
-from shield_engine.errors import ArtifactError, ShieldError, UnknownNameError
+from shield_engine.errors import ArtifactError, ConfigError, ShieldError, UnknownNameError
 from shield_engine.ml import ArtifactStore, ModelEntry
 from shield_engine.ml.sources import parse_source
 from shield_engine.runs.bundle import import_bundle, waiting_bundles
@@ -55,6 +56,7 @@ __all__ = [
     "comparison_of",
     "import_bundles",
     "label_counts",
+    "latest_latency",
     "mode_evaluation",
     "model_place",
     "optimism_of",
@@ -135,7 +137,7 @@ def balanced(run: RunInfo) -> dict[str, float]:
     """
     try:
         return resources().shield.run_thresholds(run)
-    except UnknownNameError:
+    except (ConfigError, UnknownNameError):  # a fault in the guards' file is shown on Guards
         return {}
 
 
@@ -167,6 +169,22 @@ class RunKey:
     def of(cls, run: RunInfo) -> RunKey:
         """Return the key of a run as it is stored now."""
         return cls(run.run_id, run.rows_done, run.errors, run.finished_at)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _model_latency(key: RunKey) -> tuple[float, float] | None:
+    return resources().store.runs.model_latency(key.run_id)
+
+
+def latest_latency(runs: Iterable[RunInfo], scorer: str) -> tuple[float, float] | None:
+    """Return p50 and p95, in milliseconds, of what scored beside the rules in its latest run.
+
+    Args:
+        runs: Newest first.
+        scorer: What runs name it by (`RunInfo.scorer`); `None` comes back if no run timed it.
+    """
+    own = (run for run in runs if run.scorer == scorer and run.rows_done)
+    return next(filter(None, (_model_latency(RunKey.of(run)) for run in own)), None)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading scores")
@@ -230,14 +248,14 @@ def threshold_lab(key: RunKey, mode: Mode, bands: Bands) -> Lab:
 
 
 @st.cache_data(max_entries=64, show_spinner="Splitting rows")
-def split_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule, seed: int) -> SplitReport:
+def split_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule, seed: int) -> SplitReport:
     """Return a rule chosen on half of a run's rows and reported on the other half."""
     lab = threshold_lab(key, mode, bands)
     return choose_and_report(lab.labels, lab.risk, lab.units, rule, groups=lab.groups, seed=seed)
 
 
 @st.cache_data(max_entries=64, show_spinner="Resampling the choice")
-def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: Rule) -> Optimism:
+def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule) -> Optimism:
     """Return how much a rule flatters on a run's rows."""
     return optimism(threshold_lab(key, mode, bands).column, rule)
 

@@ -16,7 +16,8 @@ __all__ = ["result_facts", "rows_table", "run_title", "runs_frame", "spans_frame
 def run_title(run: RunInfo, datasets: Mapping[str, str]) -> str:
     """Return what tells a run from its neighbours."""
     dataset = datasets.get(run.dataset_id, run.dataset_id)
-    parts = "rules and model" if len(run.parts) == 2 else "model" if run.model_id else "rules"
+    rules = "rules" if "heuristic" in run.parts else None
+    parts = " + ".join(visible(name) for name in (rules, run.scorer) if name)
     return (
         f"{visible(dataset)}, {parts}, {run.rows:,} rows, {run.status}, "
         f"{clock(run.started_at)} ({run.run_id})"
@@ -36,7 +37,8 @@ def runs_frame(runs: Iterable[RunInfo], datasets: Mapping[str, str]) -> pd.DataF
                 "Rows/s": round(run.rows_done / run.seconds) if run.seconds else None,
                 "Started": clock(run.started_at),
                 "Parts": " + ".join(run.parts),
-                "Model": (f"{run.scorer} {(run.model_sha256 or '')[:8]}" if run.model_id else ""),
+                "Guard": visible(run.scorer or ""),
+                "SHA-256": (run.model_sha256 or "")[:8],
                 "Task": TASK_TITLES[run.task],
                 "Run": run.run_id,
             }

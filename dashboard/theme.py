@@ -14,11 +14,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.text import label
+from shield_engine.metrics.table import METRICS
 from shield_engine.statistics import Figure
 
 __all__ = [
     "PALETTE",
-    "RATE_AXES",
     "Look",
     "confusion_heatmap",
     "figure_of",
@@ -28,6 +28,7 @@ __all__ = [
     "looks",
     "mark",
     "names_axis",
+    "rate_title",
 ]
 
 PALETTE: Mapping[str, str] = {
@@ -42,12 +43,10 @@ PALETTE: Mapping[str, str] = {
 """Hues that stay apart under the common colour-vision deficiencies, mid-toned for both themes."""
 
 
-RATE_AXES: Mapping[str, str] = {
-    "fpr": "false positive rate, % of harmless rows",
-    "recall": "recall, % of risky rows",
-    "precision": "precision, % of flagged rows",
-}
-"""What an axis of a curve shows."""
+def rate_title(name: str) -> str:
+    """Return what an axis of a rate shows, as "recall, % of risky rows"."""
+    words = "false positive rate" if name == "fpr" else name
+    return f"{words}, % of {METRICS[name].rows}"
 
 
 @dataclass(frozen=True, slots=True)

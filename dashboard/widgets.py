@@ -19,6 +19,7 @@ from shield_engine.hostile_text import neutralised_text
 from shield_engine.store import RunInfo, RunStatus
 
 if TYPE_CHECKING:
+    from shield_engine.guards import GuardEntry
     from shield_engine.runs.execution import Progress
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "download",
     "empty_state",
     "errors_shown",
+    "guards_or_fault",
     "is_active",
     "link_run",
     "offer_removal",
@@ -47,7 +49,7 @@ __all__ = [
     "watch_run",
 ]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PAGE_ROWS = 50
 """Rows that a table shows at once."""
@@ -124,14 +126,14 @@ def errors_shown(title: str = "That did not work") -> Iterator[None]:
 
 def pick(
     title: str,
-    options: Iterable[T],
+    options: Iterable[_T],
     *,
     key: str,
-    default: T | None = None,
+    default: _T | None = None,
     in_url: str | None = None,
     segmented: bool = False,
     **more: Any,
-) -> T:
+) -> _T:
     """Let the user choose one option; the choice outlives the page, and may be in its URL.
 
     Streamlit drops a widget's value when its page is left, and a widget that it binds to the URL
@@ -162,7 +164,7 @@ def pick(
     if segmented:
         more["required"] = True
     widget: Any = st.segmented_control if segmented else st.selectbox
-    chosen: T | None = widget(title, listed, key=key, **more)
+    chosen: _T | None = widget(title, listed, key=key, **more)
     picked = wanted if chosen is None else chosen
     state[memory] = picked
     if in_url:
@@ -216,6 +218,13 @@ def choose_run(
     if chosen != before:
         st.query_params.pop("row", None)  # it was a row of the run before
     return scored[chosen]
+
+
+def guards_or_fault() -> Mapping[str, GuardEntry]:
+    """Return the declared guards by name; say what is wrong with their file, and go on without."""
+    with errors_shown("The guards' file cannot be used; only models are offered"):
+        return resources().shield.guards
+    return {}
 
 
 def link_run(run_id: str, *pages: str) -> None:

@@ -11,11 +11,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shield_engine.anonymizer import Anonymize, Deanonymize
     from shield_engine.config import AllowList, Bands, CacheConfig, MLConfig, ScannerConfig
     from shield_engine.engine import Shield
     from shield_engine.errors import ShieldError
-    from shield_engine.pipeline import PipelineResult, ScannerPipeline, Vault
+    from shield_engine.pipeline import (
+        Anonymize,
+        Deanonymize,
+        PipelineResult,
+        ScannerPipeline,
+        Vault,
+    )
     from shield_engine.policy import Policy
     from shield_engine.scanners import Scanner
     from shield_engine.settings import Settings
@@ -48,11 +53,10 @@ __all__ = [
 
 _MODULES = MappingProxyType(
     {
-        "anonymizer": ("Anonymize", "Deanonymize"),
         "config": ("AllowList", "Bands", "CacheConfig", "MLConfig", "ScannerConfig"),
         "engine": ("Shield",),
         "errors": ("ShieldError",),
-        "pipeline": ("PipelineResult", "ScannerPipeline", "Vault"),
+        "pipeline": ("Anonymize", "Deanonymize", "PipelineResult", "ScannerPipeline", "Vault"),
         "policy": ("Policy",),
         "scanners": ("Scanner",),
         "settings": ("Settings",),

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from shield_engine.anonymizer import Anonymize, Deanonymize
 from shield_engine.cache import CacheStats, ResultCache
-from shield_engine.cascade import Stage
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
+from shield_engine.decision import Stage
 from shield_engine.errors import ConfigError, UnknownNameError
 from shield_engine.guards import (
     CascadeEntry,
@@ -44,7 +43,7 @@ from shield_engine.ml import (
 )
 from shield_engine.ml.loader import LoadedInfo
 from shield_engine.parts import CircuitBreaker, MLPart, RawScores, elapsed_ms
-from shield_engine.pipeline import ScannerPipeline, Vault
+from shield_engine.pipeline import Anonymize, Deanonymize, ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
 from shield_engine.settings import Settings, bundled
@@ -101,6 +100,7 @@ class Shield:
         self._scanners_of = registry.entries
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
+        self._changed_guards: list[Guard] = []
         self._cascades: dict[str, CascadeEntry] = {}
         self._lock = threading.RLock()
 
@@ -205,6 +205,7 @@ class Shield:
         if config is None:
             policy = self.policies.get(task)
             config = policy.scanner_config() if policy else ScannerConfig.for_mode(Mode.HYBRID)
+        self.guard_of(config.ml.model_id)  # what changed in the guards' file is dropped first
         with self._lock:
             if self._scanners_of is not self.registry.entries:
                 self._scanners.clear()
@@ -274,7 +275,7 @@ class Shield:
         self, task: Task, variant: Variant = Variant.INT8, model_id: str | None = None
     ) -> dict[str, float]:
         """Return the registry's `balanced` threshold of each mode; no model is loaded."""
-        guard = self.guards.get(model_id or "")
+        guard = self.guard_of(model_id)
         if guard is not None:
             return self._guard_thresholds(task, guard.threshold)
         entry = self.entry_for(task, MLConfig.evaluation(variant), model_id)
@@ -311,7 +312,17 @@ class Shield:
                     raise ConfigError(f"{path}: guard {entry.name} has the name of a model")
             peers = [peer for task in Task for peer in installed_peers(task)]
             self._guards = changed, {entry.name: entry for entry in (*peers, *declared)}
+            self._forget_changed(self._guards[1])
         return {**self._guards[1], **self._cascades}
+
+    def guard_of(self, name: str | None) -> GuardEntry | None:
+        """Return the guard that a run or a setting names; `None` if that is a model, or nothing.
+
+        For a model the guards' file is not read, so a fault in it keeps no model from scoring.
+        """
+        if name is None or any(entry.id == name for entry in self.registry.entries):
+            return None
+        return self.guards.get(name)
 
     def guard(self, name: str, task: Task) -> GuardEntry:
         """Return a guard by name.
@@ -354,9 +365,7 @@ class Shield:
             ConfigError: It cannot be made.
         """
         if isinstance(entry, CascadeEntry):
-            return CascadeGuard(
-                entry, [self._stage(entry.task, stage)[1] for stage in entry.stages]
-            )
+            return CascadeGuard(entry, [self._stage(entry, stage) for stage in entry.stages])
         return open_guard(entry, offline=self.settings.offline)
 
     def check_guard(self, entry: GuardEntry) -> tuple[Probe, ...]:
@@ -435,18 +444,20 @@ class Shield:
         with self._lock:
             for engine in self._engines.values():
                 engine.close()
-            for guard in self._open_guards.values():
+            for guard in (*self._open_guards.values(), *self._changed_guards):
                 guard.close()
             for info in self.loader.loaded():
                 self.loader.unload(info.id, info.variant)
             self._engines.clear()
             self._open_guards.clear()
+            self._changed_guards.clear()
             self._scanners.clear()
 
     def _part_of(self, task: Task, ml: MLConfig) -> MLPart:
         """Return the model or guard that `ml` means, loaded where nothing may stand in for it."""
-        if ml.model_id in self.guards:
-            return self.guard_part(self.guard(ml.model_id or "", task))
+        guard = self.guard_of(ml.model_id)
+        if guard is not None:
+            return self.guard_part(self.guard(guard.name, task))
         entry = self.entry_for(task, ml)
         if not ml.use_fallback:
             self.inference(entry, ml.timeout_s)
@@ -458,20 +469,24 @@ class Shield:
         if entry.name in taken | {model.id for model in self.registry.find()}:
             raise ConfigError(f"policy {entry.name} has the name of a guard or model; rename it")
         for stage in entry.stages:
-            digest = self._stage(entry.task, stage)[0]
-            if (wanted := stage.sha256 or stage.version) not in {None, digest}:
-                raise ConfigError(
-                    f"policy {entry.name} was made for {stage.title} with {wanted[:12]}, now it is "
-                    f"{digest[:12]}: choose the cascade anew"
-                )
+            self._stage(entry, stage)
         with self._lock:
             if self._cascades.get(entry.name) != entry:
                 self._cascades[entry.name] = entry
-                for task, config in list(self._scanners):
-                    if config.ml.model_id == entry.name:
-                        del self._scanners[task, config]
+                self._forget_changed(self.guards)
 
-    def _stage(self, task: Task, stage: Stage) -> tuple[str, Ask]:
+    def _stage(self, entry: CascadeEntry, stage: Stage) -> Ask:
+        """Return what asks a stage, if it is the one that the cascade was chosen for."""
+        digest, ask = self._stage_now(entry.task, stage)
+        wanted = stage.sha256 or stage.version or digest
+        if wanted != digest:
+            raise ConfigError(
+                f"policy {entry.name} was made for {stage.title} with {wanted[:12]}, now it is "
+                f"{digest[:12]}: choose the cascade anew"
+            )
+        return ask
+
+    def _stage_now(self, task: Task, stage: Stage) -> tuple[str, Ask]:
         """Return the digest of what scores a stage, and what asks it."""
         if stage.part == "rules":
             rules = heuristic_for(task)
@@ -511,9 +526,25 @@ class Shield:
 
     def _opened(self, entry: GuardEntry) -> Guard:
         with self._lock:
-            if entry.fingerprint not in self._open_guards:
-                self._open_guards[entry.fingerprint] = self.open_guard(entry)
-            return self._open_guards[entry.fingerprint]
+            if entry.name not in self._open_guards:
+                self._open_guards[entry.name] = self.open_guard(entry)
+            return self._open_guards[entry.name]
+
+    def _forget_changed(self, entries: Mapping[str, GuardEntry]) -> None:
+        """Drop what was made of entries that are others now.
+
+        Their connections are closed with the engine, as a call may be under way.
+        """
+        with self._lock:
+            for name, guard in list(self._open_guards.items()):
+                if entries.get(name) != guard.entry:
+                    self._changed_guards.append(self._open_guards.pop(name))
+            models = {None, *(entry.id for entry in self.registry.entries)}
+            self._scanners = {
+                key: scanner
+                for key, scanner in self._scanners.items()
+                if key[1].ml.model_id in models
+            }
 
     def _is_ready(self, entry: ModelEntry) -> bool:
         """Whether a variant may be chosen for a user: one that is to be built has to be."""

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from shield_engine.cascade import Stage, cascade_digest, check_cascade
 from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
+from shield_engine.decision import Stage, cascade_digest, check_cascade
 from shield_engine.documents import Constraint, Shape, read_toml
 from shield_engine.errors import ConfigError
 from shield_engine.types import LABELS, Mode, Task, Variant

@@ -9,7 +9,7 @@ from dashboard.state import aligned, comparison_of, resources
 from dashboard.widgets import choose_run, page_title, pick, watch_run
 from shield_engine.store import RunStatus
 
-PARTS = {
+_VIEWS = {
     "Figures": show_figures,
     "Curves and confusion": show_curves,
     "Slices": show_slices,
@@ -32,6 +32,6 @@ if run is not None:
         show_verdict(comparison, run)
         # Only the part on show is computed; hidden tabs would run too.
         part = pick(
-            "Show", list(PARTS), key="compare_view", segmented=True, label_visibility="collapsed"
+            "Show", list(_VIEWS), key="compare_view", segmented=True, label_visibility="collapsed"
         )
-        PARTS[part](run, comparison, aligned(*rows), choice)
+        _VIEWS[part](run, comparison, aligned(*rows), choice)

@@ -10,10 +10,10 @@ from dashboard.state import resources
 from dashboard.widgets import empty_state, page_title
 
 page_title("Playground", "One text through every scanner in every mode. Nothing is stored.")
-text, variant, is_wanted = ask_text()
+text, variant, guards, is_wanted = ask_text()
 if is_wanted:
     with st.spinner("Scanning; models load the first time"):
-        scans = scan_everywhere(resources().shield, text, variant)
+        scans = scan_everywhere(resources().shield, text, variant, guards)
     st.session_state["playground_scans"] = (text, scans)
 scanned = st.session_state.get("playground_scans")
 if scanned is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.compare.choices import Choice
+from dashboard.compare.choices import Selection
 from dashboard.compare.tables import change_frame, lattice_frame, lattice_members
 from dashboard.state import RunKey, balanced, resources, scores
 from dashboard.tables import result_facts, rows_table, spans_frame
@@ -24,7 +24,9 @@ from shield_engine.types import Mode, Task
 __all__ = ["show_agreement"]
 
 
-def show_agreement(run: RunInfo, _comparison: Comparison, _views: Aligned, _choice: Choice) -> None:
+def show_agreement(
+    run: RunInfo, _comparison: Comparison, _views: Aligned, _choice: Selection
+) -> None:
     """Show where rules and model part, what hybrid makes of it, and open the rows."""
     if len(available_modes(run)) < len(Mode):
         st.caption("This run scored one part only; score both to see where they disagree.")

@@ -15,7 +15,6 @@ import plotly.graph_objects as go
 from dashboard.text import label
 from dashboard.theme import (
     PALETTE,
-    RATE_AXES,
     Look,
     figure_of,
     interval_dots,
@@ -23,6 +22,7 @@ from dashboard.theme import (
     log_axis,
     mark,
     names_axis,
+    rate_title,
 )
 from shield_engine.decide.candidates import Aligned
 from shield_engine.decide.compare import Comparison, Pair
@@ -33,7 +33,7 @@ from shield_engine.metrics.curves import (
     roc_curve_points,
     threshold_sweep,
 )
-from shield_engine.metrics.table import METRICS
+from shield_engine.metrics.table import METRICS, RATES
 from shield_engine.statistics import Figure
 
 __all__ = [
@@ -50,7 +50,6 @@ MOST_POINTS = 1_500
 """Points drawn of a curve; a million-row curve has hundreds of thousands that no screen shows."""
 
 _FILLS = {"": "", "decided": "", "not decided": "-open", "not tested": "-open-dot"}
-_SCOPES = {"recall": "risky", "fpr": "harmless", "accuracy": "all"}
 _CURVES: Mapping[str, tuple[Callable[..., ThresholdSweep], str, str, str]] = {
     "roc_auc": (roc_curve_points, "fpr", "recall", "recall %{y:.1f}% at FPR %{x:.2f}%"),
     "pr_auc": (pr_curve_points, "recall", "precision", "precision %{y:.1f}% at recall %{x:.1f}%"),
@@ -103,7 +102,8 @@ def difference_forest(
 
 
 def _state(pair: Pair, name: str) -> str:
-    test = pair.test(_SCOPES.get(name, ""))
+    rows = METRICS[name].rows.removesuffix(" rows")
+    test = pair.test("all" if rows == "labelled" else rows) if name in RATES else None
     if test is None:
         return "not tested"
     return "decided" if test.is_decided else "not decided"
@@ -252,8 +252,8 @@ def curve_chart(
         )
     return figure_of(
         *traces,
-        xaxis={"title": RATE_AXES[across], "range": [-1, 101]},
-        yaxis={"title": RATE_AXES[upward], "range": [-1, 101]},
+        xaxis={"title": rate_title(across), "range": [-1, 101]},
+        yaxis={"title": rate_title(upward), "range": [-1, 101]},
     )
 
 

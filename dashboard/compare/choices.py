@@ -16,14 +16,14 @@ from shield_engine.decide.candidates import Candidate
 from shield_engine.store import RunInfo
 from shield_engine.store.library import policies
 
-__all__ = ["Choice", "choose_candidates"]
+__all__ = ["Selection", "choose_candidates"]
 
 _MOST_CANDIDATES = 8
 _MOST_OTHER_RUNS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """What the user compares: options in order, the baseline's place, and on which rows.
 
     Attributes:
@@ -46,7 +46,7 @@ class Choice:
         return looks([option.key for option in self.options])
 
 
-def choose_candidates(run: RunInfo, runs: Sequence[RunInfo]) -> Choice | None:
+def choose_candidates(run: RunInfo, runs: Sequence[RunInfo]) -> Selection | None:
     """Let the user choose what to compare and with what; `None` while the rows do not fit."""
     options, reasons = _all_options(run, runs)
     by_key = {option.key: option for option in options}
@@ -84,7 +84,7 @@ def choose_candidates(run: RunInfo, runs: Sequence[RunInfo]) -> Choice | None:
     is_intersected = _choose_rows(tuple(dict.fromkeys(keys)))
     if is_intersected is None:
         return None
-    return Choice(picked, names.index(baseline), keys, is_intersected)
+    return Selection(picked, names.index(baseline), keys, is_intersected)
 
 
 def _all_options(run: RunInfo, runs: Sequence[RunInfo]) -> tuple[list[Option], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.compare import charts, tables
-from dashboard.compare.choices import Choice
+from dashboard.compare.choices import Selection
 from dashboard.state import RunKey, resources, scores, sliced
 from dashboard.text import plain, visible
 from dashboard.theme import confusion_heatmap
@@ -52,7 +52,7 @@ def _baseline(comparison: Comparison) -> str:
 # --- figures --------------------------------------------------------------------------------
 
 
-def show_figures(_run: RunInfo, comparison: Comparison, _views: Aligned, choice: Choice) -> None:
+def show_figures(_run: RunInfo, comparison: Comparison, _views: Aligned, choice: Selection) -> None:
     """Show figures, their differences to the baseline, and the tests."""
     if comparison.winner is None:
         _show_load(comparison)
@@ -81,7 +81,7 @@ def show_figures(_run: RunInfo, comparison: Comparison, _views: Aligned, choice:
         )
 
 
-def _show_differences(comparison: Comparison, names: tuple[str, ...], choice: Choice) -> None:
+def _show_differences(comparison: Comparison, names: tuple[str, ...], choice: Selection) -> None:
     st.subheader(
         f"How far is each from {plain(_baseline(comparison))}?",
         anchor=False,
@@ -124,7 +124,7 @@ def _show_differences(comparison: Comparison, names: tuple[str, ...], choice: Ch
 # --- curves ---------------------------------------------------------------------------------
 
 
-def show_curves(_run: RunInfo, comparison: Comparison, views: Aligned, choice: Choice) -> None:
+def show_curves(_run: RunInfo, comparison: Comparison, views: Aligned, choice: Selection) -> None:
     """Draw ROC and PR curves, and confusion matrices."""
     if comparison.winner is None:
         st.caption("Without labels there are no curves and no confusion matrix.")
@@ -162,7 +162,7 @@ def show_curves(_run: RunInfo, comparison: Comparison, views: Aligned, choice: C
 # --- slices ---------------------------------------------------------------------------------
 
 
-def show_slices(_run: RunInfo, comparison: Comparison, views: Aligned, choice: Choice) -> None:
+def show_slices(_run: RunInfo, comparison: Comparison, views: Aligned, choice: Selection) -> None:
     """Break figures down by a slice column, and flag where the overall winner loses."""
     if comparison.winner is None:
         st.caption("Without labels there is nothing to break down.")
@@ -203,7 +203,7 @@ def show_slices(_run: RunInfo, comparison: Comparison, views: Aligned, choice: C
 # --- speed and cost -------------------------------------------------------------------------
 
 
-def show_speed(run: RunInfo, comparison: Comparison, _views: Aligned, choice: Choice) -> None:
+def show_speed(run: RunInfo, comparison: Comparison, _views: Aligned, choice: Selection) -> None:
     """Show the frontier, latency, and what the cache and the rules save."""
     price = st.number_input(
         "Price of the machine per hour",

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.errors import queries
-from dashboard.errors.tables import KINDS, kinds_of
+from dashboard.errors.tables import KIND_TEXTS, kinds_of
 from dashboard.options import judge_options
 from dashboard.state import RunKey, balanced, resources
 from dashboard.text import plain, visible
@@ -32,7 +32,7 @@ from shield_engine.types import Mode
 
 __all__ = ["PINNED", "VIEW", "Subject", "choose_kind", "choose_rows", "choose_subject", "open_row"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 VIEW = "errors_view"
 """Session key: the part of the page on show."""
@@ -144,13 +144,13 @@ class _Grid:
     def one_of(
         self,
         title: str,
-        options: Mapping[T, str],
+        options: Mapping[_T, str],
         name: str,
         *,
         nothing: str | None = _ANY,
         scope: str | None = None,
         **more: Any,
-    ) -> T | None:
+    ) -> _T | None:
         """Let the user choose an option by its title, or `nothing`, which returns `None`."""
         chosen: Any = next(self.places).selectbox(
             title,
@@ -251,7 +251,7 @@ def choose_kind(subject: Subject, counts: ErrorCounts) -> RowKind:
     return pick(
         "Which rows",
         {
-            kind: f"{KINDS[kind][0]} ({counts.of(kind):,})"
+            kind: f"{KIND_TEXTS[kind][0]} ({counts.of(kind):,})"
             for kind in possible
             if kind is not RowKind.FAILED or counts.failed
         },

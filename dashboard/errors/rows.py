@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.errors import queries
 from dashboard.errors.choices import PINNED, Subject, choose_kind, choose_rows, open_row
 from dashboard.errors.tables import (
-    KINDS,
+    KIND_TEXTS,
     PROBABILITY,
     history_frame,
     judged_frame,
@@ -94,7 +94,7 @@ def show_rows(subject: Subject) -> None:
     elif total:
         _show_row(subject, rows, _show_list(subject, rows, total), total)
     else:
-        st.info(KINDS[rows.kind][1], icon=":material/check_circle:")
+        st.info(KIND_TEXTS[rows.kind][1], icon=":material/check_circle:")
 
 
 def _unpin() -> None:

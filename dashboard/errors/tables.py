@@ -17,7 +17,7 @@ from shield_engine.store.rows import Classes, JudgedRow, RowKind
 from shield_engine.types import LABELS, Mode, Task
 
 __all__ = [
-    "KINDS",
+    "KIND_TEXTS",
     "PROBABILITY",
     "contrast_frame",
     "history_frame",
@@ -33,7 +33,7 @@ __all__ = [
     "windows_frame",
 ]
 
-KINDS: Mapping[RowKind, tuple[str, str]] = {
+KIND_TEXTS: Mapping[RowKind, tuple[str, str]] = {
     RowKind.ERRORS: ("All errors", "No errors in this view."),
     RowKind.FALSE_POSITIVES: ("False positives", "No false positives in this view."),
     RowKind.FALSE_NEGATIVES: ("False negatives", "No false negatives in this view."),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from dashboard.text import visible
-from shield_engine.gates import GateOutcome, Judgement, Outcome, shown, shown_difference
+from shield_engine.gates import GateOutcome, Judgement, Outcome
 from shield_engine.types import Task
 
 __all__ = ["OUTCOME_CHIPS", "distances", "outcome_frame", "starter", "units"]
@@ -71,9 +71,9 @@ def outcome_frame(outcome: GateOutcome) -> pd.DataFrame:
             {
                 "Outcome": f"{OUTCOME_CHIPS[row.outcome][2]} {row.outcome.value}",
                 "Requirement": visible(row.requirement.title),
-                "Figure": _shown(row, row.value),
-                "At least": _shown(row, row.low),
-                "At most": _shown(row, row.high),
+                "Figure": row.requirement.text(row.value),
+                "At least": row.requirement.text(row.low),
+                "At most": row.requirement.text(row.high),
                 "Limit": _limit(row),
                 "Rows": row.n,
                 "What would settle it": visible(row.advice),
@@ -86,15 +86,10 @@ def outcome_frame(outcome: GateOutcome) -> pd.DataFrame:
     )
 
 
-def _shown(judgement: Judgement, value: float | None) -> str:
-    requirement = judgement.requirement
-    return (shown_difference if requirement.is_paired else shown)(value, requirement.kind.unit)
-
-
 def _limit(judgement: Judgement) -> str:
     if judgement.limit is None:
         return "-"
-    return f"{'≤' if judgement.is_upper else '≥'} {_shown(judgement, judgement.limit)}"
+    return f"{'≤' if judgement.is_upper else '≥'} {judgement.requirement.text(judgement.limit)}"
 
 
 def units(outcome: GateOutcome) -> list[str]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard.state import WATCHED_RUN, resources
-from dashboard.text import TASK_TITLES, duration
-from dashboard.widgets import errors_shown, pick, show_error, watch_run
+from dashboard.state import WATCHED_RUN, latest_latency, resources
+from dashboard.text import TASK_TITLES, duration, visible
+from dashboard.widgets import errors_shown, guards_or_fault, pick, show_error, watch_run
 from shield_engine.config import CacheConfig
 from shield_engine.errors import ShieldError
+from shield_engine.guards import GuardEntry, OnnxEntry
 from shield_engine.ml import ModelEntry
 from shield_engine.runs.estimate import Estimate, estimate
 from shield_engine.runs.execution import RunSpec, reusable_run, start
@@ -22,6 +23,7 @@ from shield_engine.types import Variant
 __all__ = ["choose_dataset", "choose_spec", "offer_start", "show_estimate", "show_watched"]
 
 _TRIAL_ROWS = 500
+_TIMED = "timed_guard"
 
 # What a run may score; from both parts every mode can be derived.
 _PARTS: Mapping[str, tuple[str, ...]] = {
@@ -60,10 +62,10 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
                 required=True,
                 key="run_parts",
                 help="Rules and model are stored apart, so one run of both answers for every "
-                "mode: heuristic, ML, hybrid and both.",
+                "mode: heuristic, ML, hybrid and both. An outside guard takes the model's place.",
             )
         ]
-        entry = _choose_model(dataset) if "ml" in parts else None
+        scorer = _choose_scorer(dataset) if "ml" in parts else None
     with right:
         cache = pick(
             "Result cache",
@@ -72,34 +74,55 @@ def choose_spec(dataset: DatasetInfo) -> RunSpec | None:
             help="Starts empty. A text that occurred before is answered from it, which is how a "
             "cache would behave on this traffic.",
         )
-        workers = st.number_input(
-            "Workers",
-            1,
-            4 * (os.cpu_count() or 1),
-            resources().settings.workers,
-            step=1,
-            key="run_workers",
-            persist_state="session",
-            help="Threads that score rows. More than the machine's cores gain nothing.",
-        )
-    if "ml" in parts and entry is None:
+        workers = _choose_workers(scorer)
+    if "ml" in parts and scorer is None:
         return None
-    spec = RunSpec(parts=parts, cache=_CACHE_PRESETS[cache], workers=int(workers))
-    if entry is None:
+    spec = RunSpec(parts=parts, cache=_CACHE_PRESETS[cache], workers=workers)
+    if scorer is None:
         return spec
-    spec = replace(spec, model_id=entry.id, variant=entry.variant)
+    if isinstance(scorer, GuardEntry):
+        spec = replace(spec, model_id=scorer.name)
+    else:
+        spec = replace(spec, model_id=scorer.id, variant=scorer.variant)
     return replace(spec, reuse=_offer_reuse(dataset, spec))
 
 
-def _choose_model(dataset: DatasetInfo) -> ModelEntry | None:
-    """Offer the registered models of a task, in the variants that are registered."""
+def _choose_workers(scorer: ModelEntry | GuardEntry | None) -> int:
+    """Ask for the threads; an outside guard waits rather than computes, so it may have more."""
+    own, key = resources().settings.workers, "run_workers"
+    most = 4 * (os.cpu_count() or 1)
+    if isinstance(scorer, GuardEntry):
+        own, key = max(own, scorer.concurrency), f"run_workers_{scorer.fingerprint}"
+        most = max(most, scorer.concurrency)
+    workers = st.number_input(
+        "Workers",
+        1,
+        most,
+        own,
+        step=1,
+        key=key,
+        persist_state="session",
+        help="Threads that score rows. More than the machine's cores gain nothing, except where a "
+        "guard is asked that takes several calls at once.",
+    )
+    return int(workers)
+
+
+def _choose_scorer(dataset: DatasetInfo) -> ModelEntry | GuardEntry | None:
+    """Offer the registered models of a task, in the variants that are registered, and its guards."""
     registry = resources().shield.registry
-    entries = {f"{e.id} {e.variant.value}": e for e in registry.find(task=dataset.task)}
+    models = {f"{e.id} {e.variant.value}": e for e in registry.find(task=dataset.task)}
+    guards = {
+        guard.title: guard for guard in guards_or_fault().values() if guard.task is dataset.task
+    }
+    entries: dict[str, ModelEntry | GuardEntry] = {**models, **guards}
     if not entries:
-        st.warning("No model is registered for this task; only rules can score it.")
+        st.warning("No model or guard is there for this task; only rules can score it.")
         return None
-    chosen = st.selectbox("Model and variant", list(entries), key=f"model_{dataset.task.value}")
-    registered = {entry.variant for entry in entries.values()}
+    chosen = st.selectbox(
+        "Model or guard", list(entries), key=f"model_{dataset.task.value}", format_func=visible
+    )
+    registered = {entry.variant for entry in models.values()}
     missing = [variant.value for variant in Variant if variant not in registered]
     if missing:
         st.caption(
@@ -125,7 +148,7 @@ def _offer_reuse(dataset: DatasetInfo, spec: RunSpec) -> bool:
     if earlier is None:
         return False
     return st.checkbox(
-        f"Reuse the model's scores of run {earlier.run_id} ({earlier.rows_done:,} rows)",
+        f"Reuse the scores of run {earlier.run_id} ({earlier.rows_done:,} rows)",
         key="run_reuse",
         help="Same rows, model and packages: the model would only repeat itself. Rules are scored "
         "anew. Reused scores have no latency in the new run.",
@@ -179,8 +202,8 @@ def show_watched() -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner="Timing a sample of rows")
-def _estimated(dataset_id: str, spec: RunSpec) -> Estimate:
-    """Return the estimate of a run, timed once for the same settings."""
+def _estimated(dataset_id: str, spec: RunSpec, fingerprint: str | None) -> Estimate:
+    """Return the estimate of a run, timed once for the same settings and guard."""
     server = resources()
     return estimate(server.store, server.shield, dataset_id, spec)
 
@@ -190,11 +213,50 @@ def show_estimate(dataset: DatasetInfo, spec: RunSpec | None) -> None:
     if spec is None or resources().worker.active():
         return
     try:
-        guess = _estimated(dataset.dataset_id, spec)
+        guard = resources().shield.guard_of(spec.model_id)
+        if guard is None or isinstance(guard, OnnxEntry):
+            st.caption(_time_text(_estimated(dataset.dataset_id, spec, None)))
+        else:
+            _show_guard_estimate(dataset, spec, guard)
     except ShieldError as error:
         show_error(error, "This run cannot start")
-        return
-    st.caption(
+
+
+def _time_text(guess: Estimate) -> str:
+    return (
         f"About {duration(guess.seconds)} for all {guess.rows:,} rows "
         f"({guess.rows_per_s:,.0f} rows/s, timed on {guess.sampled} rows without a cache)."
     )
+
+
+def _show_guard_estimate(dataset: DatasetInfo, spec: RunSpec, guard: GuardEntry) -> None:
+    """State the calls and price of an outside guard; it is asked for its time only on request."""
+    server = resources()
+    bill = estimate(server.store, server.shield, dataset.dataset_id, spec, sample=0)
+    cost = f"price {bill.price:,.4g}" if bill.price else "no price declared"
+    st.caption(
+        f"At most {bill.calls:,} calls for all {bill.rows:,} rows, {cost}; a text that comes again "
+        f"is asked once. {_expected_time(guard, bill, spec)}"
+    )
+    asked = (dataset.dataset_id, spec, guard.fingerprint)
+    if st.button(
+        "Time it",
+        key="time_guard",
+        icon=":material/timer:",
+        help="Asks the guard about a few rows now, which may cost as many calls.",
+    ):
+        st.session_state[_TIMED] = asked
+    if st.session_state.get(_TIMED) == asked:
+        st.caption(_time_text(_estimated(*asked)))
+
+
+def _expected_time(guard: GuardEntry, bill: Estimate, spec: RunSpec) -> str:
+    """Return how long the calls take at the latency of the guard's latest run, and at its limit."""
+    timed = latest_latency(resources().store.runs.all(), guard.title)
+    floor_s = bill.calls / guard.per_second if guard.per_second else 0.0
+    if timed is None:
+        limit = f"At least {duration(floor_s)} at its limit of calls. " if floor_s else ""
+        return f"{limit}Its time is not known yet: it was never run here."
+    at_once = min(guard.concurrency, spec.workers or 1)
+    seconds = max(floor_s, bill.rows * timed[0] / 1_000 / at_once)
+    return f"About {duration(seconds)}, at the latency of its latest run."

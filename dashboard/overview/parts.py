@@ -93,7 +93,8 @@ def _show_card(run: RunInfo, title: str) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{plain(title)}**")
             status_chip(run.status)
-        st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows")
+        scorer = plain(run.scorer) if run.scorer else "rules only"
+        st.caption(f"{TASK_TITLES[run.task]}, {run.rows:,} rows, {scorer}")
         if run.status != RunStatus.DONE:
             return
         name, value = _key_figure(run)

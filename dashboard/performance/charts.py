@@ -16,11 +16,11 @@ from dashboard.performance.tables import (
     distributions,
     interval_text,
     line_and_series,
-    number,
     targets_of,
 )
 from dashboard.text import label
 from dashboard.theme import PALETTE, figure_of
+from shield_engine.benchmark import number
 
 __all__ = ["comparison_chart", "distributions_chart", "figures_chart"]
 

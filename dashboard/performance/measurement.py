@@ -11,7 +11,7 @@ __all__ = ["Measurement"]
 
 logger = logging.getLogger(__name__)
 
-Measure = Callable[[Callable[[str, float], None]], dict[str, Any]]
+Measuring = Callable[[Callable[[str, float], None]], dict[str, Any]]
 Keep = Callable[[dict[str, Any]], str]
 
 
@@ -39,7 +39,7 @@ class Measurement:
         thread = self._thread
         return thread is not None and thread.is_alive()
 
-    def start(self, measure: Measure, keep: Keep) -> bool:
+    def start(self, measure: Measuring, keep: Keep) -> bool:
         """Begin, and return whether this call did; a measurement under way goes on undisturbed.
 
         Args:
@@ -62,7 +62,7 @@ class Measurement:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _run(self, measure: Measure, keep: Keep) -> None:
+    def _run(self, measure: Measuring, keep: Keep) -> None:
         try:
             self.benchmark_id = keep(measure(self._note))
         except Exception as error:  # a thread's error reaches the page through here

@@ -22,7 +22,6 @@ from dashboard.performance.tables import (
     figure_named,
     figures_frame,
     machine_frame,
-    number,
     ratios_frame,
 )
 from dashboard.state import resources
@@ -37,7 +36,7 @@ from dashboard.widgets import (
     show_error,
     show_table,
 )
-from shield_engine.benchmark import as_markdown, read_document, run_benchmark
+from shield_engine.benchmark import benchmark_markdown, number, read_document, run_benchmark
 from shield_engine.errors import ShieldError
 from shield_engine.store.library import save_benchmark
 
@@ -171,7 +170,12 @@ def show_benchmark(document: Document) -> None:
             download("CSV", csv_bytes(frame), "benchmark.csv", key="benchmark_csv")
             written = partial(json.dumps, document, indent=1)
             download("JSON", written, "benchmark.json", key="benchmark.json")
-            download("Markdown", partial(as_markdown, document), "benchmark.md", key="benchmark.md")
+            download(
+                "Markdown",
+                partial(benchmark_markdown, document),
+                "benchmark.md",
+                key="benchmark.md",
+            )
     with st.expander("The machine"):
         show_table(machine_frame(document), key="machine")
 

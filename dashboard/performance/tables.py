@@ -5,7 +5,6 @@ Hides the document's keys.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard.text import label, visible
-from shield_engine.benchmark import compare
+from shield_engine.benchmark import compare_benchmarks, number
 
 __all__ = [
     "ChartGroup",
@@ -31,7 +30,6 @@ __all__ = [
     "interval_text",
     "line_and_series",
     "machine_frame",
-    "number",
     "ratios_frame",
     "targets_of",
 ]
@@ -59,16 +57,6 @@ _QUESTIONS: Mapping[tuple[str, str], str] = {
 """The question each group of one unit answers, in the order of the page."""
 _OTHER_QUESTION = "What else was measured?"
 """Of groups from elsewhere, whose names are other people's words and must not become a heading."""
-
-
-def number(value: float | None) -> str:
-    """Return three significant digits, large numbers whole and grouped; "-" for none."""
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 9)}f}"
 
 
 def interval_text(row: Measured) -> str:
@@ -235,7 +223,7 @@ def comparison_frame(before: Document, after: Document) -> pd.DataFrame:
         ConfigError: One of them is no benchmark.
     """
     rows = []
-    for row in compare(before, after):
+    for row in compare_benchmarks(before, after):
         ratio = row["ratio"]
         gain = ratio if row["better"] == "higher" or not ratio else 1 / ratio
         rows.append(

@@ -15,8 +15,9 @@ from dashboard.playground.tables import (
     timings_frame,
 )
 from dashboard.state import resources
-from dashboard.text import MODE_TITLES, TASK_TITLES
-from dashboard.widgets import show_error, show_metrics, show_table
+from dashboard.text import TASK_TITLES, visible
+from dashboard.widgets import column, guards_or_fault, pick, show_error, show_metrics, show_table
+from shield_engine.guards import GuardEntry
 from shield_engine.metrics.table import percent
 from shield_engine.types import Mode, ScanResult, Task, Variant
 
@@ -32,10 +33,14 @@ _SCAN_COLUMNS = {
         max_value=1.0,
         format="%.3f",
         help="Score before any threshold, 0 to 1. A bundled model's score is the chance that "
-        "the text is risky at the share of risky texts that Models states; a rule's score "
+        "the text is risky at the share of risky texts that Guards states; a rule's score "
         "is its weight. Sentiment: the probability of negative.",
     ),
-    "Threshold": "The registry's balanced threshold. Sentiment takes the most probable class.",
+    "Mode": column(
+        "How rules and bundled model decide together, or the name of a guard that was asked alone.",
+        width=120,
+    ),
+    "Threshold": "The registry's balanced threshold; a guard's own. Sentiment takes the most probable class.",
     "Method": "heuristic_short_circuit: hybrid did not ask the model, since the rules were "
     "sure, or no rule matched and the linear tier found the text plain.",
     "Cache": "A hit repeats the stored scores of the same text; nothing is computed.",
@@ -49,8 +54,8 @@ def _take_example() -> None:
         st.session_state["playground_text"] = EXAMPLES[chosen]
 
 
-def ask_text() -> tuple[str, Variant, bool]:
-    """Return the text, the models' variant, and whether to scan now."""
+def ask_text() -> tuple[str, Variant, list[GuardEntry], bool]:
+    """Return the text, the models' variant, the guards asked besides, and whether to scan now."""
     examples = [_OWN_TEXT, *EXAMPLES]
     st.selectbox("Start from", examples, key="playground_example", on_change=_take_example)
     text = st.text_area(
@@ -71,6 +76,17 @@ def ask_text() -> tuple[str, Variant, bool]:
             key="playground_variant",
             required=True,
         )
+    guards = {guard.name: guard for guard in guards_or_fault().values()}
+    asked = st.multiselect(
+        "Guards asked besides",
+        list(guards),
+        key="playground_guards",
+        persist_state="session",
+        format_func=lambda name: f"{visible(guards[name].title)}: {TASK_TITLES[guards[name].task]}",
+        placeholder="None, only the bundled rules and models",
+        help="Each says of the text what it says alone, at its own threshold. An outside guard "
+        "gets the text; one with a price is paid for it.",
+    )
     is_wanted = st.button(
         "Scan",
         key="scan",
@@ -79,7 +95,7 @@ def ask_text() -> tuple[str, Variant, bool]:
         disabled=not text,
         help="Scan twice to see what the result cache saves.",
     )
-    return text, variant, is_wanted
+    return text, variant, [guards[name] for name in asked], is_wanted
 
 
 def show_scans(scans: list[Scan]) -> None:
@@ -104,22 +120,21 @@ def show_scans(scans: list[Scan]) -> None:
             format_func=lambda task: TASK_TITLES[Task(task)],
             key="playground_task",
         )
-        mode = st.segmented_control(
+        of_task = {scan.way: scan for scan in scans if scan.task is Task(task)}
+        way = pick(
             "Mode",
-            list(Mode),
-            default=Mode.BOTH,
-            required=True,
-            format_func=lambda mode: MODE_TITLES[Mode(mode)],
+            {way: scan.title for way, scan in of_task.items()},
+            default=Mode.BOTH.value,
             key="playground_mode",
+            segmented=True,
         )
-    of_task = [scan for scan in scans if scan.task is Task(task)]
-    scan = next(scan for scan in of_task if scan.mode is Mode(mode))
+    scan = of_task[way]
     if scan.result is None:
         show_error(scan.error, "This scanner could not judge the text")
     else:
         _show_result(scan.result, scan.task)
     st.subheader("Where does the time go?", anchor=False)
-    show_table(timings_frame(of_task), key="playground_timings", alt="Times by part")
+    show_table(timings_frame(of_task.values()), key="playground_timings", alt="Times by part")
     st.caption(
         "One scan each, so these times vary; a first scan after loading is slower. The page "
         "Performance has percentiles. A cache hit runs no part."

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from dashboard.text import MODE_TITLES, TASK_TITLES, milliseconds, segments, visible
-from shield_engine.config import ScannerConfig
+from shield_engine.config import MLConfig, ScannerConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ShieldError
+from shield_engine.guards import GuardEntry
 from shield_engine.types import Entity, Mode, ScanResult, Task, Variant
 
 __all__ = [
@@ -62,29 +64,64 @@ EXAMPLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one scanner said in one mode, or why it could not."""
+    """What one scanner said in one mode, or a guard alone, or why it could not.
+
+    Attributes:
+        guard: Name and version of an outside guard; empty where the bundled model is asked.
+    """
 
     task: Task
     mode: Mode
     result: ScanResult | None
     error: str = ""
+    guard: str = ""
+
+    @property
+    def way(self) -> str:
+        """What tells it from the other scans of its task: the guard, or the mode's value."""
+        return f"guard {self.guard}" if self.guard else self.mode.value
+
+    @property
+    def title(self) -> str:
+        """What the screen calls it."""
+        return visible(self.guard) or MODE_TITLES[self.mode]
 
 
-def scan_everywhere(shield: Shield, text: str, variant: Variant = Variant.INT8) -> list[Scan]:
-    """Scan `text` with every scanner in every mode; models load on the way.
+def scan_everywhere(
+    shield: Shield, text: str, variant: Variant = Variant.INT8, guards: Sequence[GuardEntry] = ()
+) -> list[Scan]:
+    """Scan `text` with every scanner in every mode, and with guards; models load on the way.
 
     A scanner that fails is reported in its place and does not hinder the others.
+
+    Args:
+        shield: The engine.
+        text: What is scanned.
+        variant: Of the bundled models.
+        guards: Those asked besides, each alone and all at once: most wait for a service.
     """
     scans = []
     for task in Task:
         for mode in Mode:
-            try:
-                result = shield.scanner(task, ScannerConfig.for_mode(mode, variant)).scan(text)
-            except ShieldError as error:
-                scans.append(Scan(task, mode, None, str(error)))
-            else:
-                scans.append(Scan(task, mode, result))
-    return scans
+            config = ScannerConfig.for_mode(mode, variant)
+            scans.append(_scan(shield, text, Scan(task, mode, None), config))
+
+    def ask(guard: GuardEntry) -> Scan:
+        ml = replace(MLConfig.evaluation(), model_id=guard.name)
+        scan = Scan(guard.task, Mode.ML, None, guard=guard.title)
+        return _scan(shield, text, scan, ScannerConfig(mode=Mode.ML, ml=ml))
+
+    with ThreadPoolExecutor(max(1, len(guards))) as pool:
+        scans += pool.map(ask, guards)
+    order = list(Task)
+    return sorted(scans, key=lambda scan: order.index(scan.task))
+
+
+def _scan(shield: Shield, text: str, scan: Scan, config: ScannerConfig) -> Scan:
+    try:
+        return replace(scan, result=shield.scanner(scan.task, config).scan(text))
+    except ShieldError as error:
+        return replace(scan, error=str(error))
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -98,7 +135,7 @@ def scans_frame(scans: Iterable[Scan]) -> pd.DataFrame:
 
 
 def _scan_row(scan: Scan) -> dict[str, object]:
-    row: dict[str, object] = {"Scanner": TASK_TITLES[scan.task], "Mode": MODE_TITLES[scan.mode]}
+    row: dict[str, object] = {"Scanner": TASK_TITLES[scan.task], "Mode": scan.title}
     result = scan.result
     if result is None:
         return row | {"Verdict": "error"}
@@ -156,7 +193,7 @@ def timings_frame(scans: Iterable[Scan]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "Mode": MODE_TITLES[scan.mode],
+                "Mode": scan.title,
                 "Normalise": milliseconds(scan.result.timings.normalise_ms),
                 "Rules": milliseconds(scan.result.timings.rules_ms),
                 "Tokenize": milliseconds(scan.result.timings.tokenize_ms),

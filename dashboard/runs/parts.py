@@ -39,7 +39,10 @@ def show_runs(runs: Iterable[RunInfo]) -> None:
         key="runs",
         columns={
             "Rows/s": "Rows scored per second of scoring time, cache hits included.",
-            "Model": "Model, variant, start of its SHA-256.",
+            "Guard": "What scored beside the rules: a model and its variant, or a guard and its "
+            "version.",
+            "SHA-256": "Start of the digest of the model's file, or of what was declared of the "
+            "guard.",
         },
         alt="All runs, newest first",
     )

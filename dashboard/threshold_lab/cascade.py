@@ -9,11 +9,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard.state import RunKey, cascade_choice, resources
-from dashboard.text import plain
+from dashboard.text import milliseconds, plain
 from dashboard.theme import figure_of
 from dashboard.threshold_lab.choosing import ask_number
 from dashboard.widgets import charted, column, errors_shown, pick, show_table
-from shield_engine.cascade import MOST_STAGES
 from shield_engine.decide.cascades import (
     Aim,
     Cascade,
@@ -24,6 +23,8 @@ from shield_engine.decide.cascades import (
     chain_of,
     sources_of,
 )
+from shield_engine.decision import MOST_STAGES
+from shield_engine.metrics.table import percent
 from shield_engine.store import RunInfo
 from shield_engine.store.library import save_policy
 
@@ -122,9 +123,9 @@ def _show_choice(choice: CascadeChoice, aim: Aim) -> None:
     )
     show_table(frame, key="lab_cascade_bands", columns={"Asked": column(number="percent")})
     figures = (
-        f"On the rows that did not choose it: recall {_percent(judged.recall)} (at least "
-        f"{_percent(judged.recall_bound)}), FPR {_percent(judged.fpr)} (at most "
-        f"{_percent(judged.fpr_bound)}), {_number(judged.mean_ms)} ms a text, "
+        f"On the rows that did not choose it: recall {percent(judged.recall)} (at least "
+        f"{percent(judged.recall_bound)}), FPR {percent(judged.fpr)} (at most "
+        f"{percent(judged.fpr_bound)}), {milliseconds(judged.mean_ms)} a text, "
         f"{judged.price_per_1000:.4g} for 1,000."
     )
     if choice.holds:
@@ -202,11 +203,3 @@ def _save(sources: tuple[StageSource, ...], choice: CascadeChoice, aim: Aim) -> 
             policy = cascade_policy(chain_of(store, sources), choice, aim, name, note=note)
             st.session_state["lab_saved"] = save_policy(store, policy).title
             st.rerun()
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.theme import PALETTE, figure_of
+from dashboard.theme import PALETTE, figure_of, rate_title
 from shield_engine.decide.bands import BandPoint
 from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.thresholds import FlatRegion
@@ -20,9 +20,9 @@ __all__ = ["band_map", "curve", "distribution", "metrics_against_threshold"]
 _BINS = 60
 
 _CURVE_AXES = {
-    "ROC": ("false positive rate, % of harmless rows", "recall, % of risky rows"),
-    "PR": ("recall, % of risky rows", "precision, % of flagged rows"),
-    "DET": ("false positive rate, % of harmless rows (log)", "miss rate, % of risky rows (log)"),
+    "ROC": (rate_title("fpr"), rate_title("recall")),
+    "PR": (rate_title("recall"), rate_title("precision")),
+    "DET": (f"{rate_title('fpr')} (log)", "miss rate, % of risky rows (log)"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import streamlit as st
 
@@ -14,8 +14,8 @@ from dashboard.threshold_lab.tables import choice_text, counts_frame, rates_fram
 from dashboard.widgets import pick, show_table
 from shield_engine.config import Bands
 from shield_engine.decide.column import Lab, rates_at
-from shield_engine.decide.thresholds import Rule
-from shield_engine.metrics.table import percent
+from shield_engine.decide.thresholds import Highest, ThresholdRule
+from shield_engine.metrics.table import METRICS, percent
 from shield_engine.store import RunInfo
 from shield_engine.types import Mode
 
@@ -40,11 +40,6 @@ _LIMITS: dict[Literal["fpr", "recall", "precision"], tuple[str, float]] = {
 }
 """What each limit is called, and the percentage it begins with."""
 
-_METRICS: dict[Literal["f1", "balanced_accuracy"], str] = {
-    "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy",
-}
-
 _OPERATING_POINTS = {
     "balanced": ("Balanced", "Flags what is more likely risky than not."),
     "low_false_alarms": ("Low false alarms", "Flags 1% of harmless texts."),
@@ -61,7 +56,7 @@ class _Chosen:
 
     threshold: float
     how: str = "by hand"
-    rule: Rule | None = None
+    rule: ThresholdRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +75,8 @@ class Decision:
     bands: Bands
     threshold: float
     how: str
-    chosen_by: Rule | None
-    rule: Rule | None
+    chosen_by: ThresholdRule | None
+    rule: ThresholdRule | None
 
     @property
     def key(self) -> RunKey:
@@ -113,7 +108,9 @@ def show_bands_in_force(run: RunInfo, *, has_tier: bool) -> None:
     )
 
 
-def _use(key: str, threshold: float, how: str = "by hand", rule: Rule | None = None) -> None:
+def _use(
+    key: str, threshold: float, how: str = "by hand", rule: ThresholdRule | None = None
+) -> None:
     st.session_state[key] = _Chosen(float(threshold), how, rule)
 
 
@@ -159,19 +156,20 @@ def ask_prevalence(
     return ask_number(title, 0.0, 100.0, 1.0, key=key, step=0.5, format="%.3g", **more) / 100
 
 
-def _ask_rule(way: str, lab: Lab) -> Rule | None:
+def _ask_rule(way: str, lab: Lab) -> ThresholdRule | None:
     """Ask what is wanted; `None` for a choice by hand."""
     if way == _COST:
         return _ask_cost(lab)
     if way == _METRIC:
-        return Rule(kind=pick("Highest", _METRICS, key="lab_metric"))
+        titles: dict[Highest, str] = {name: METRICS[name].title for name in get_args(Highest)}
+        return ThresholdRule(kind=pick("Highest", titles, key="lab_metric"))
     if way == _CONSTRAINT:
         return _ask_limit()
     st.caption("Move the threshold; what it gives follows at once.")
     return None
 
 
-def _ask_limit() -> Rule:
+def _ask_limit() -> ThresholdRule:
     """Ask for a limit that must be proved."""
     kind = pick(
         "Limit", {kind: title for kind, (title, _) in _LIMITS.items()}, key="lab_limit_kind"
@@ -193,10 +191,12 @@ def _ask_limit() -> Rule:
             "(Clopper-Pearson) bound, not by the rate that happened to be observed.",
         )
     prevalence = _ask_traffic() if kind == "precision" else 0.01
-    return Rule(kind=kind, limit=limit / 100, confidence=confidence / 100, prevalence=prevalence)
+    return ThresholdRule(
+        kind=kind, limit=limit / 100, confidence=confidence / 100, prevalence=prevalence
+    )
 
 
-def _ask_cost(lab: Lab) -> Rule:
+def _ask_cost(lab: Lab) -> ThresholdRule:
     """Ask for the prices of mistakes, and of the model."""
     ratios = "In any unit, the same for all: only ratios matter."
     calls = "For one text. No threshold changes it; Hybrid bands do, and are ordered by it."
@@ -215,7 +215,7 @@ def _ask_cost(lab: Lab) -> Rule:
         )
     scored = lab.view.asked[lab.view.is_scored]
     asked = float(scored.mean()) if len(scored) else 0.0
-    return Rule(
+    return ThresholdRule(
         kind="cost", miss=miss, false_alarm=alarm, prevalence=prevalence, per_text=call * asked
     )
 
@@ -272,7 +272,7 @@ def _show_operating_points(run: RunInfo, key: str) -> None:
             )
 
 
-def _suggest(lab: Lab, rule: Rule, key: str) -> None:
+def _suggest(lab: Lab, rule: ThresholdRule, key: str) -> None:
     """Say what a rule gives, and offer to use it."""
     choice = rule.choose(lab.column)
     if choice.threshold is None:

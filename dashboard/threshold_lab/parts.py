@@ -45,7 +45,7 @@ from shield_engine.config import SAFE_BAND
 from shield_engine.decide.bands import Traffic, day_of, default_grid, sweep_bands
 from shield_engine.decide.column import nearest_rows, rates_at
 from shield_engine.decide.splits import slice_choices
-from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.thresholds import ThresholdRule
 from shield_engine.decide.views import available_modes
 from shield_engine.store import RunInfo
 from shield_engine.store.rows import stored_rows
@@ -136,7 +136,11 @@ def _show_charts(decision: Decision) -> None:
         )
     if not is_labelled:
         return
-    flat = (decision.rule or Rule(kind="f1")).flat(lab.column, threshold) if lab.has_both else None
+    flat = (
+        (decision.rule or ThresholdRule(kind="f1")).flat(lab.column, threshold)
+        if lab.has_both
+        else None
+    )
     with right:
         charted(
             "What would another threshold give?",

@@ -15,7 +15,7 @@ from shield_engine.decide.bands import BandPoint, Day
 from shield_engine.decide.column import Lab, ScoreColumn
 from shield_engine.decide.figures import Evaluated
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
-from shield_engine.decide.thresholds import Choice, Rule
+from shield_engine.decide.thresholds import Choice, ThresholdRule
 from shield_engine.metrics.table import COMPARED, METRIC_NAMES, METRICS, figure_text, percent
 from shield_engine.policy import Policy
 from shield_engine.statistics import Figure
@@ -56,7 +56,7 @@ def choice_text(choice: Choice) -> str:
     )
 
 
-def split_text(report: SplitReport, rule: Rule) -> str:
+def split_text(report: SplitReport, rule: ThresholdRule) -> str:
     """Return what a split says: how rows were dealt out, what was chosen, what came of it."""
     sides = (
         f"{report.choosing.n:,} rows to choose on, {report.reporting.n:,} to report on; "
@@ -78,7 +78,7 @@ def split_text(report: SplitReport, rule: Rule) -> str:
     )
 
 
-def optimism_text(optimism: Optimism, rule: Rule) -> str:
+def optimism_text(optimism: Optimism, rule: ThresholdRule) -> str:
     """Return the resampled optimism in one sentence."""
     if optimism.value is None or optimism.interval is None or optimism.thresholds is None:
         return (
@@ -197,7 +197,7 @@ def _ranged(value: Figure, form: str) -> str:
 
 
 def ordered_bands(
-    points: Sequence[BandPoint], rule: Rule | None, per_call: float
+    points: Sequence[BandPoint], rule: ThresholdRule | None, per_call: float
 ) -> list[tuple[BandPoint, float | None]]:
     """Return each pair of bands with its cost for 1,000 texts, the best pair first.
 

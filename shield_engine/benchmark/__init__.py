@@ -5,9 +5,10 @@ from __future__ import annotations
 from shield_engine.benchmark.document import (
     TARGETS,
     Target,
-    as_markdown,
-    compare,
+    benchmark_markdown,
+    compare_benchmarks,
     comparison_markdown,
+    number,
     read_document,
 )
 from shield_engine.benchmark.run import run_benchmark
@@ -17,9 +18,10 @@ from shield_engine.benchmark.workbench import run_workbench
 __all__ = [
     "TARGETS",
     "Target",
-    "as_markdown",
-    "compare",
+    "benchmark_markdown",
+    "compare_benchmarks",
     "comparison_markdown",
+    "number",
     "read_document",
     "run_benchmark",
     "run_soak",

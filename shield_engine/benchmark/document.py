@@ -19,9 +19,10 @@ __all__ = [
     "Measure",
     "Ratio",
     "Target",
-    "as_markdown",
-    "compare",
+    "benchmark_markdown",
+    "compare_benchmarks",
     "comparison_markdown",
+    "number",
     "read_document",
 ]
 
@@ -177,7 +178,7 @@ def read_document(content: bytes) -> dict[str, Any]:
     for kind in ("figures", "ratios", "targets"):
         _check_rows(document.get(kind), kind)
     try:
-        as_markdown(document)
+        benchmark_markdown(document)
     except (ArithmeticError, AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"the benchmark is incomplete ({type(error).__name__}: {error}); "
@@ -216,7 +217,7 @@ def _is_number(value: object) -> bool:
     )  # NaN and endless integers fail the comparison
 
 
-def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+def compare_benchmarks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Set each figure and ratio that both documents have, in the same unit, side by side.
 
     Intervals cover what varies within a run. Another load or another machine moves every time at
@@ -272,7 +273,7 @@ def _named(document: Mapping[str, Any], which: str) -> dict[str, Mapping[str, An
 
 
 def comparison_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what `compare` found: how many figures moved, and a table of those that did."""
+    """Return what `compare_benchmarks` tells: how many figures moved, and a table of those that did."""
     by_verdict = {
         verdict: [row for row in rows if row["verdict"] == verdict]
         for verdict in ("worse", "better", "not decisive")
@@ -293,13 +294,13 @@ def comparison_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in moved:
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append(
-            f"| {row['name']} | {_shown(row['before'])} | {_shown(row['after'])} "
+            f"| {row['name']} | {number(row['before'])} | {number(row['after'])} "
             f"| {row['unit']} | {ratio} | {row['verdict']} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def as_markdown(document: Mapping[str, Any]) -> str:
+def benchmark_markdown(document: Mapping[str, Any]) -> str:
     """Return the document as tables: figures, the reference's targets beside them, and ratios."""
     machine = document["machine"]
     targets = {target["name"]: target for target in document["targets"]}
@@ -324,7 +325,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         "| --- | ---: | --- | --- | ---: | --- | --- |",
     ]
     lines += [
-        f"| {figure['name']} | {_shown(figure['value'])} | {figure['unit']} | {_interval(figure)} "
+        f"| {figure['name']} | {number(figure['value'])} | {figure['unit']} | {_interval(figure)} "
         f"| {figure['n']:,} | {_beside(figure['detail'])} "
         f"| {_band(targets.get(figure['target']))} |"
         for figure in document["figures"]
@@ -337,25 +338,27 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     for ratio in document["ratios"]:
         sign = "≥" if ratio["better"] == "higher" else "≤"
         lines.append(
-            f"| {ratio['name']} | {_shown(ratio['value'])} | {_interval(ratio)} "
-            f"| {ratio['n']:,} | {_beside(ratio['detail'])} | {sign} {_shown(ratio['target'])} |"
+            f"| {ratio['name']} | {number(ratio['value'])} | {_interval(ratio)} "
+            f"| {ratio['n']:,} | {_beside(ratio['detail'])} | {sign} {number(ratio['target'])} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: float) -> str:
-    """Return three significant digits, large numbers whole and grouped."""
+def number(value: float | None) -> str:
+    """Return three significant digits, large numbers whole and grouped; "-" for none."""
+    if value is None:
+        return "-"
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 6)}f}"
+    return f"{value:,.{min(decimals, 9)}f}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     low, high = row["low"], row["high"]
     if low is None and high is None:
         return "-"
-    return f"{'?' if low is None else _shown(low)} - {'?' if high is None else _shown(high)}"
+    return f"{'?' if low is None else number(low)} - {'?' if high is None else number(high)}"
 
 
 def _beside(detail: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from shield_engine.decide.column import ScoreColumn, lab_of, rates_at
 from shield_engine.decide.compare import compare
 from shield_engine.decide.figures import evaluate_run
 from shield_engine.decide.splits import optimism
-from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.thresholds import ThresholdRule
 from shield_engine.decide.views import RowJudge, mode_view, verdicts_of
 from shield_engine.errors import ShieldError
 from shield_engine.store import RunInfo, RunStatus, Scores, Store
@@ -260,10 +260,10 @@ def _threshold_questions(column: ScoreColumn, alarms: int) -> Iterator[_Operatio
         return rates_at(column, 0.5, resamples=1_000)["fpr"].n
 
     def is_chosen() -> bool:
-        return Rule("fpr", limit=0.05).choose(column).threshold is not None
+        return ThresholdRule("fpr", limit=0.05).choose(column).threshold is not None
 
     def resamples() -> int:
-        return optimism(column, Rule("f1")).resamples
+        return optimism(column, ThresholdRule("f1")).resamples
 
     harmless = len(column.harmless)
     yield _Operation("threshold.counts", lambda: int(column.at(0.5).fp[0]), alarms, 300)

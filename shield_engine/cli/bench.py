@@ -60,8 +60,8 @@ class BenchOptions:
 def bench(options: BenchOptions) -> None:
     """Measure this machine: loading, tokenizing, inference, cache, end to end; or the workbench."""
     from shield_engine.benchmark import (
-        as_markdown,
-        compare,
+        benchmark_markdown,
+        compare_benchmarks,
         comparison_markdown,
         read_document,
         run_benchmark,
@@ -82,11 +82,11 @@ def bench(options: BenchOptions) -> None:
     if options.json_out is not None:
         write_out(options.json_out, json_text(document))
     if options.markdown_out is not None:
-        _write_between_marks(options.markdown_out, as_markdown(document))
+        _write_between_marks(options.markdown_out, benchmark_markdown(document))
     if str(options.json_out) != "-":
-        console.print(as_markdown(document), markup=False, highlight=False, soft_wrap=True)
+        console.print(benchmark_markdown(document), markup=False, highlight=False, soft_wrap=True)
         if earlier is not None:
-            changes = comparison_markdown(compare(earlier, document))
+            changes = comparison_markdown(compare_benchmarks(earlier, document))
             console.print(changes, markup=False, highlight=False, soft_wrap=True)
     if options.store and not options.workbench:
         _keep(shield, document)

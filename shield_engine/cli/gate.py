@@ -11,7 +11,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from shield_engine.cli.output import check_targets, console, json_text, note, printable, write_out
+from shield_engine.cli.output import (
+    EXIT_FAILED,
+    check_targets,
+    console,
+    json_text,
+    note,
+    printable,
+    write_out,
+)
 from shield_engine.cli.session import (
     evaluation_store,
     leave_bundle,
@@ -37,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["gate", "report"]
 
-EXIT_FAILED = 100
 EXIT_INCONCLUSIVE = 101
 
 _FORMATS = (".html", ".md", ".json", ".parquet")

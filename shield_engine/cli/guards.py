@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from shield_engine.cli.output import note, print_table
+from shield_engine.cli.output import EXIT_FAILED, note, print_table
 from shield_engine.cli.session import open_shield, option, progress_bar, with_options
 from shield_engine.config import check_task
 from shield_engine.errors import ConfigError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from shield_engine.guards.probes import Probe
 
 __all__ = ["guards", "settings_with"]
-
-EXIT_FAILED = 100
 
 
 def settings_with(guards_file: Path | None) -> Settings:

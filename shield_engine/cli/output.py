@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shield_engine.evaluate import DatasetEvaluation
 
 __all__ = [
+    "EXIT_FAILED",
     "check_targets",
     "console",
     "errors",
@@ -34,6 +35,9 @@ __all__ = [
     "size",
     "write_out",
 ]
+
+EXIT_FAILED = 100
+"""What was asked for was judged and does not hold."""
 
 _Item = TypeVar("_Item")
 

@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_LABEL_VALUES",
+    "ImportProgress",
     "ImportedDataset",
-    "Progress",
     "SourceFile",
     "check_columns",
     "row_code",
 ]
 
-Progress = Callable[[int, float | None], None]
+ImportProgress = Callable[[int, float | None], None]
 """Called with rows read so far and the share of the file read (0..1; `None` if not known)."""
 
 MAX_LABEL_VALUES = 50
@@ -169,7 +169,7 @@ class SourceFile:
         label_map: Mapping[str, int] | None = None,
         *,
         limit: int | None = None,
-        progress: Progress | None = None,
+        progress: ImportProgress | None = None,
     ) -> ImportedDataset:
         """Import the rows; write nothing.
 

@@ -42,9 +42,9 @@ __all__ = [
     "read_bytes",
     "read_cells",
     "read_delimited",
-    "read_document",
     "read_json_lines",
     "read_parquet",
+    "rows_of_document",
     "scalar",
     "type_name",
 ]
@@ -405,7 +405,7 @@ def load_document(path: Path, compression: Compression, encoding: str) -> object
         ) from error
 
 
-def read_document(path: Path, document: object) -> Iterator[Row | QuarantinedRow]:
+def rows_of_document(path: Path, document: object) -> Iterator[Row | QuarantinedRow]:
     """Read the rows of a JSON document: an array, `{"data": [...]}`, or an object of columns.
 
     Raises:

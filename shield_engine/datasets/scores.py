@@ -187,10 +187,10 @@ class ScoreReader:
         ]
         if self.column.flagged and not any(risk == 1 for risk in self._risks):
             seen = self._verdicts.most_common(_SHOWN_VALUES)
-            held = ", ".join(f"{_shown(value)} ({count:,})" for value, count in seen)
+            values = ", ".join(f"{_shown(value)} ({count:,})" for value, count in seen)
             warnings.append(
                 f"guard {self.column.guard} flags no row: column {self.column.column!r} holds "
-                f"{held}, never {' or '.join(map(repr, self.column.flagged))}"
+                f"{values}, never {' or '.join(map(repr, self.column.flagged))}"
             )
         return GivenScores(self.column, self._risks, self._errors, self._latency, tuple(warnings))
 

@@ -31,9 +31,9 @@ from shield_engine.datasets.records import (
     read_bytes,
     read_cells,
     read_delimited,
-    read_document,
     read_json_lines,
     read_parquet,
+    rows_of_document,
 )
 from shield_engine.datasets.scores import ScoreColumn, check_names
 from shield_engine.errors import DatasetError
@@ -265,7 +265,7 @@ def inspect_file(path: Path) -> Inspected:
     base = replace(empty, encoding=encoding, format=_text_format(text, named, is_whole=is_whole))
     if base.format == "json":
         document = load_document(path, compression, encoding)
-        rows = list(islice(read_document(path, document), SAMPLE_ROWS))
+        rows = list(islice(rows_of_document(path, document), SAMPLE_ROWS))
         return _complete(base, document, _keys(rows), named)
     if base.format == "jsonl":
         with open_lines(path, compression, encoding, "\n") as stream:
@@ -289,7 +289,7 @@ def open_records(inspected: Inspected, columns: Sequence[str] | None) -> Iterato
     if sniffed.format == "parquet":
         yield RecordStream(read_parquet(sniffed.path, columns), None)
     elif sniffed.format == "json":
-        yield RecordStream(read_document(sniffed.path, document), None)
+        yield RecordStream(rows_of_document(sniffed.path, document), None)
     else:
         is_delimited = sniffed.format != "jsonl"
         with open_lines(

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shield_engine.cascade import MOST_STAGES, Stage, check_cascade, settled
 from shield_engine.config import check_share
 from shield_engine.decide.candidates import Candidate, align
 from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.splits import split
+from shield_engine.decision import MOST_STAGES, Stage, check_cascade, stage_risk
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
 from shield_engine.statistics.intervals import clopper_pearson_bounds
@@ -27,8 +27,7 @@ from shield_engine.types import Mode, Task, Variant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-    Mask = NDArray[np.bool_]
+    from shield_engine.statistics.arrays import Floats, Mask
 
 __all__ = [
     "Aim",
@@ -116,7 +115,7 @@ class Cascade:
         for place, (stage, scores) in enumerate(zip(self.stages, risks, strict=True)):
             asked[place] = is_open
             is_last = place == len(self.stages) - 1
-            ended = scores if is_last else settled(stage, scores, self.threshold)
+            ended = scores if is_last else stage_risk(stage, scores, self.threshold)
             result[is_open] = ended[is_open]
             is_open = is_open & np.isnan(ended) & ~np.isnan(scores)
         return result, asked

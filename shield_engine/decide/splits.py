@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shield_engine.decide.column import ScoreColumn
-from shield_engine.decide.thresholds import Choice, Rule
+from shield_engine.decide.thresholds import Choice, ThresholdRule
 from shield_engine.metrics.curves import ThresholdSweep
 from shield_engine.statistics.intervals import Interval, clopper_pearson_bounds
 from shield_engine.statistics.tests import holm, pair_p_value
@@ -141,7 +141,7 @@ def choose_and_report(
     labels: ArrayLike,
     scores: ArrayLike,
     units: ArrayLike,
-    rule: Rule,
+    rule: ThresholdRule,
     *,
     groups: ArrayLike | None = None,
     seed: int = 7,
@@ -167,7 +167,9 @@ def choose_and_report(
     return SplitReport(choice, choosing, reporting, len(np.unique(names)), before, after, gap)
 
 
-def optimism(column: ScoreColumn, rule: Rule, *, resamples: int = 200, seed: int = 7) -> Optimism:
+def optimism(
+    column: ScoreColumn, rule: ThresholdRule, *, resamples: int = 200, seed: int = 7
+) -> Optimism:
     """Estimate the optimism of choosing on all rows (Efron 1983), with its spread.
 
     Each resample keeps the number of rows of each class (whole groups are drawn where there are
@@ -212,7 +214,7 @@ def slice_choices(
     scores: Floats,
     values: NDArray[np.object_],
     units: NDArray[Any],
-    rule: Rule,
+    rule: ThresholdRule,
     threshold: float,
     *,
     groups: NDArray[Any] | None = None,
@@ -259,7 +261,7 @@ def _halves_p_value(
     scores: Floats,
     groups: NDArray[Any] | None,
     chosen: NDArray[np.bool_],
-    rule: Rule,
+    rule: ThresholdRule,
     threshold: float,
 ) -> float:
     """Return the p-value of a threshold chosen on the `chosen` rows, on the others."""
@@ -298,7 +300,9 @@ def _sweep(cuts: Floats, risky: Floats, harmless: Floats) -> ThresholdSweep:
     return ThresholdSweep(tp, fp, int(risky[-1]) - tp, int(harmless[-1]) - fp, cuts)
 
 
-def _pick(rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float) -> int:
+def _pick(
+    rule: ThresholdRule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float
+) -> int:
     """Return the place of the cut that the rule would choose on these counts, -1 for none."""
     if rule.kind in {"f1", "balanced_accuracy", "cost"}:
         values = rule.objective(sweep)
@@ -313,7 +317,7 @@ def _pick(rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth:
 
 
 def _fits(
-    rule: Rule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float
+    rule: ThresholdRule, sweep: ThresholdSweep, risky_worth: float, harmless_worth: float
 ) -> NDArray[np.bool_]:
     fp, harmless = harmless_worth * sweep.fp, harmless_worth * (sweep.fp + sweep.tn)
     tp, risky = risky_worth * sweep.tp, risky_worth * (sweep.tp + sweep.fn)

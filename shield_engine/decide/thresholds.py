@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Choice",
     "FlatRegion",
-    "Rule",
+    "Highest",
+    "ThresholdRule",
     "Weights",
     "best_by_cost",
     "best_by_metric",
@@ -36,6 +37,9 @@ __all__ = [
     "least_alarms",
     "sharpest",
 ]
+
+Highest = Literal["f1", "balanced_accuracy"]
+"""Metrics that a threshold can be chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,7 @@ def best_by_cost(
     return replace(chosen, value=1_000 * (weights.risky - float(values[place]) + per_text))
 
 
-def best_by_metric(column: ScoreColumn, metric: Literal["f1", "balanced_accuracy"]) -> Choice:
+def best_by_metric(column: ScoreColumn, metric: Highest) -> Choice:
     """Return the threshold of the highest F1 or balanced accuracy on these rows."""
     how = f"highest {metric.replace('_', ' ')}"
     if not len(column.risky) or not len(column.harmless):
@@ -322,7 +326,7 @@ def flat_region(
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ThresholdRule:
     """How a threshold is chosen, as a value that can be kept beside the choice.
 
     Attributes:

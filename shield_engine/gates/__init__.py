@@ -8,7 +8,6 @@ from shield_engine.gates.document import (
     parse_gate,
     read_gate,
     shown,
-    shown_difference,
     write_gate,
 )
 from shield_engine.gates.judge import (
@@ -30,6 +29,5 @@ __all__ = [
     "parse_gate",
     "read_gate",
     "shown",
-    "shown_difference",
     "write_gate",
 ]

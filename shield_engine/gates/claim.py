@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from shield_engine.gates.document import Requirement, shown, shown_difference
+from shield_engine.gates.document import Requirement, shown
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import rows_for_percentile, tango_bounds
 from shield_engine.statistics.tests import required_negatives, rows_for_scaled
@@ -61,17 +61,16 @@ class Claim:
 
     def numbers(self, *, is_failed: bool = False) -> str:
         """Return the figure, the bound that decides and the limit in a sentence."""
-        unit, rows = self.requirement.kind.unit, self.requirement.kind.rows
-        says = shown_difference if self.requirement.is_paired else shown
-        asked = f"asked is {'at most' if self.is_upper else 'at least'} {says(self.limit, unit)}"
+        says = self.requirement.text
+        asked = f"asked is {'at most' if self.is_upper else 'at least'} {says(self.limit)}"
         shows_upper = self.is_upper != is_failed
         bound = self.figure.high if shows_upper else self.figure.low
-        text = f"{says(self.figure.value, unit)} on {self.figure.n:,} {rows}"
+        text = f"{says(self.figure.value)} on {self.figure.n:,} {self.requirement.kind.rows}"
         if bound is None:
             return f"{text}; no bound, {asked}"
         side = "at most" if shows_upper else "at least"
         confidence = f"{100 * self.requirement.confidence:g}% confidence"
-        return f"{text}; at {confidence} {side} {says(bound, unit)}, {asked}"
+        return f"{text}; at {confidence} {side} {says(bound)}, {asked}"
 
     def advice(self, value: float) -> tuple[int | None, str]:
         """Return how many more rows would settle it, and what to say of it.

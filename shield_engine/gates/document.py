@@ -19,18 +19,17 @@ from shield_engine.types import Mode, Task
 
 __all__ = [
     "BASELINE",
-    "FORMAT",
+    "GATE_FORMAT",
     "Gate",
     "Requirement",
     "SliceFilter",
     "parse_gate",
     "read_gate",
     "shown",
-    "shown_difference",
     "write_gate",
 ]
 
-FORMAT = 1
+GATE_FORMAT = 1
 """Version of the file format; a file of a later one is refused."""
 
 BASELINE = "baseline"
@@ -107,11 +106,11 @@ class Requirement:
     def title(self) -> str:
         """The requirement in words: `recall >= 90%, where language is de`."""
         if self.at_least is not None:
-            head = f"{self.metric} >= {shown(self.at_least, self.kind.unit)}"
+            head = f"{self.metric} >= {self.text(self.at_least)}"
         elif self.at_most is not None:
-            head = f"{self.metric} <= {shown(self.at_most, self.kind.unit)}"
+            head = f"{self.metric} <= {self.text(self.at_most)}"
         else:
-            margin = shown_difference(self.by_more_than, self.kind.unit).lstrip("+")
+            margin = self.text(self.by_more_than).lstrip("+")
             worse = f" by more than {margin}" if self.by_more_than else ""
             whom = "the baseline" if self.no_worse_than == BASELINE else self.no_worse_than
             head = f"{self.metric} no worse than {whom}{worse}"
@@ -123,6 +122,10 @@ class Requirement:
         if self.rows is not None:
             parts.append(f"where {self.rows.column} is {self.rows.value}")
         return ", ".join(parts)
+
+    def text(self, value: float | None) -> str:
+        """Return a value of what is judged as text: of the figure, or of its difference."""
+        return shown(value, self.kind.unit, is_difference=self.is_paired)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], where: str) -> Requirement:
@@ -197,8 +200,8 @@ class Gate:
             ConfigError: A key is unknown or missing, or a value cannot be used.
         """
         version = document.get("format")
-        if version != FORMAT:
-            raise ConfigError(f"{where} has format {version!r}, this program reads {FORMAT}")
+        if version != GATE_FORMAT:
+            raise ConfigError(f"{where} has format {version!r}, this program reads {GATE_FORMAT}")
         head = {key: value for key, value in document.items() if key not in {"format", "require"}}
         gate = _GATE.read(head | {"require": []}, lambda _, text: ConfigError(f"{where}: {text}"))
         if not gate.name.strip() or not gate.name.isprintable():
@@ -215,7 +218,7 @@ class Gate:
 
     def as_document(self) -> dict[str, Any]:
         """Return the gate as plain JSON and TOML values."""
-        document: dict[str, Any] = {"format": FORMAT, "name": self.name}
+        document: dict[str, Any] = {"format": GATE_FORMAT, "name": self.name}
         if self.note:
             document["note"] = self.note
         if self.max_unscored:
@@ -259,26 +262,18 @@ def write_gate(gate: Gate) -> str:
     )
 
 
-def shown(value: float | None, unit: str) -> str:
-    """Return a figure as text: `93.1%`, `12.3 ms`, `0.812`."""
+def shown(value: float | None, unit: str, *, is_difference: bool = False) -> str:
+    """Return a figure as `93.1%`, `12.3 ms` or `0.812`, a difference as `+0.5 points`."""
     if value is None:
         return "-"
+    if is_difference:
+        forms = {"share": f"{100 * value:+.3g} points", "ms": f"{value:+.3g} ms"}
+        return forms.get(unit, f"{value:+.3f}")
     if unit == "share":
         return f"{100 * value:.4g}%" if abs(value) < 0.01 and value else f"{_short(100 * value)}%"
     if unit == "ms":
         return f"{value:,.0f} ms" if abs(value) >= 100 else f"{value:.3g} ms"
     return f"{value:.3f}"
-
-
-def shown_difference(value: float | None, unit: str) -> str:
-    """Return a difference as text with its sign: `+0.5 points`, `-1.2 ms`."""
-    if value is None:
-        return "-"
-    if unit == "share":
-        return f"{100 * value:+.3g} points"
-    if unit == "ms":
-        return f"{value:+.3g} ms"
-    return f"{value:+.3f}"
 
 
 def _short(percent: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shield_engine.cascade import settled
+from shield_engine.decision import stage_risk
 from shield_engine.errors import ShieldError
 from shield_engine.guards.entry import CascadeEntry, Reply
 
@@ -38,7 +38,7 @@ class CascadeGuard:
                 return Reply(None, f"{stage.title}: {error}", spent)
             spent += ms
             if place < end:
-                risk = float(settled(stage, risk, self.entry.threshold))
+                risk = float(stage_risk(stage, risk, self.entry.threshold))
             if risk == risk:  # noqa: PLR0124 - NaN asks the next stage
                 break
         return Reply((1 - risk, risk), None, spent)

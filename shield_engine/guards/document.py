@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -44,9 +44,7 @@ def read_guards(path: Path) -> tuple[GuardEntry, ...]:
     Raises:
         ConfigError: An entry cannot be used; the message names file, line, guard and field.
     """
-    if not path.exists():
-        return ()
-    return _parsed(path, path.read_text(encoding="utf-8"))
+    return _parsed(path, _text(path)) if path.exists() else ()
 
 
 def find_guard(guards: Sequence[GuardEntry], name: str) -> GuardEntry:
@@ -62,18 +60,28 @@ def find_guard(guards: Sequence[GuardEntry], name: str) -> GuardEntry:
     raise UnknownNameError(f"no guard {name}; there are: {known}")
 
 
-def add_guard(path: Path, values: Mapping[str, Any]) -> GuardEntry:
+def add_guard(path: Path, values: Mapping[str, Any], taken: Collection[str] = ()) -> GuardEntry:
     """Write one entry behind those of a file, and return it.
+
+    Args:
+        path: The file; made if it is not there.
+        values: The entry's fields.
+        taken: Names that no guard may have, such as those of models.
 
     Raises:
         ConfigError: The file or the new entry cannot be used; the file stays as it was.
     """
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if values.get("name") in taken:
+        raise ConfigError(f"name {values['name']} is that of a model; choose another")
+    before = _text(path) if path.exists() else ""
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
     plain = {key: value for key, value in values.items() if key not in tables}
-    entry = "[[guard]]\n" + tomli_w.dumps(plain)
-    if tables:
-        entry += "\n" + tomli_w.dumps({"guard": tables})
+    try:
+        entry = "[[guard]]\n" + tomli_w.dumps(plain)
+        if tables:
+            entry += "\n" + tomli_w.dumps({"guard": tables})
+    except TypeError as error:  # of null, which JSON has and TOML lacks
+        raise ConfigError(f"{', '.join(tables) or 'a field'}: TOML has no null") from error
     text = f"{before.rstrip()}\n\n{entry}".lstrip()
     guards = _parsed(path, text)
     _write(path, text)
@@ -88,12 +96,19 @@ def remove_guard(path: Path, name: str) -> None:
     """
     guards = read_guards(path)
     position = guards.index(find_guard(guards, name))
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     starts = [match.start() for match in _HEADER.finditer(text)] + [len(text)]
     text = text[: starts[position]] + text[starts[position + 1] :]
     if _parsed(path, text) != guards[:position] + guards[position + 1 :]:
         raise ConfigError(f"{path}: the entry of {name} cannot be told from its neighbours")
     _write(path, text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _parsed(path: Path, text: str) -> tuple[GuardEntry, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from shield_engine.cascade import Stage, cascade_digest
+from shield_engine.decision import Stage, cascade_digest
 from shield_engine.documents import Check, Constraint
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy
@@ -22,9 +23,7 @@ from shield_engine.types import Task, Variant
 
 __all__ = ["CascadeEntry", "Guard", "GuardEntry", "HttpEntry", "OnnxEntry", "PythonEntry", "Reply"]
 
-_SECRET_HEADERS = frozenset(
-    {"authorization", "x-api-key", "api-key", "ocp-apim-subscription-key", "cookie"}
-)
+_SECRET_NAME = re.compile("auth|key|token|secret|password|cookie", re.IGNORECASE)
 _NOT_DECIDING = frozenset(
     {"headers", "timeout_s", "concurrency", "per_second", "price_per_1000", "languages",
      "longest_text", "threshold", "batch"}
@@ -50,7 +49,7 @@ def _address(url: str) -> str:
 
 def _secretless(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
-        if name.lower() in _SECRET_HEADERS and "env:" not in value:
+        if _SECRET_NAME.search(name) and "env:" not in value:
             raise ValueError(
                 f"has {name} written out; write env:NAME and set that variable instead"
             )

@@ -11,7 +11,7 @@ from typing import Any
 from shield_engine.errors import ArtifactError, ConfigError
 from shield_engine.guards.catalogue import known_models
 from shield_engine.ml import ArtifactStore
-from shield_engine.ml.download import Progress
+from shield_engine.ml.download import FetchProgress
 from shield_engine.ml.hub import HubModel, describe_model
 
 __all__ = ["ModelParts", "PinnedFile", "parts_of_hub", "parts_of_machine"]
@@ -61,7 +61,7 @@ def parts_of_hub(
     revision: str | None,
     wanted: str | None,
     store: ArtifactStore,
-    progress: Progress | None,
+    progress: FetchProgress | None,
 ) -> ModelParts:
     """Fetch a model's files from the hub, at one commit."""
     if store.offline:
@@ -71,7 +71,7 @@ def parts_of_hub(
     model = describe_model(repository, revision, token=store.hub_token)
     path = _onnx_file(model, wanted)
 
-    def pinned(place: str, limit: int, follow: Progress | None = None) -> PinnedFile:
+    def pinned(place: str, limit: int, follow: FetchProgress | None = None) -> PinnedFile:
         file, source = model.files[place], model.source(place)
         size = limit if file.size is None else file.size
         if size > limit:

@@ -23,7 +23,7 @@ from shield_engine.guards.entry import OnnxEntry
 from shield_engine.guards.model_files import ModelParts, parts_of_hub, parts_of_machine
 from shield_engine.guards.probes import ATTACKS, HARMLESS
 from shield_engine.ml import ArtifactStore, InferenceEngine, ModelEntry, ModelLoader, ModelRegistry
-from shield_engine.ml.download import Progress
+from shield_engine.ml.download import FetchProgress
 from shield_engine.ml.loader import read_heads
 from shield_engine.settings import Settings, bundled, replacing
 from shield_engine.types import LABELS, Task, Variant
@@ -115,7 +115,7 @@ class AddedModel:
     notes: tuple[str, ...] = ()
 
 
-def add_onnx(new: NewOnnx, settings: Settings, progress: Progress | None = None) -> AddedModel:
+def add_onnx(new: NewOnnx, settings: Settings, progress: FetchProgress | None = None) -> AddedModel:
     """Fetch a model, try it, and write its entries into the registry and `guards.toml`.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 from shield_engine.heuristics.parts import HeuristicScore, Views
 from shield_engine.types import RuleHit, Task
 
-__all__ = ["SHARPNESS", "LexiconPart", "probabilities_of"]
+__all__ = ["SHARPNESS", "LexiconPart", "class_probabilities"]
 
 SHARPNESS = 2.0
 """Fitted by maximum likelihood on labelled training rows; decides probabilities, never the label."""
@@ -49,7 +49,7 @@ class LexiconPart:
         ready = perf_counter()
         analyzer = _analyzer()
         compounds = [analyzer.polarity_scores(piece)["compound"] for piece in pieces]
-        probabilities = probabilities_of(sum(compounds) / len(compounds) if compounds else 0.0)
+        probabilities = class_probabilities(sum(compounds) / len(compounds) if compounds else 0.0)
         hits = _hits(text[: _PIECE_CHARS * 5], analyzer.lexicon)
         return HeuristicScore(
             probabilities[0],
@@ -60,7 +60,7 @@ class LexiconPart:
         )
 
 
-def probabilities_of(compound: float) -> tuple[float, float, float]:
+def class_probabilities(compound: float) -> tuple[float, float, float]:
     """Return P(negative), P(neutral), P(positive) of a compound score in -1..1."""
     cut = CUT
     # On the cut itself VADER gives the polar label; a hair's breadth breaks the tie its way.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BinaryScorer", "ConfusionScorer"]
 
-_FPR_LIMITS = MappingProxyType({"recall_at_1pct_fpr": 0.01, "recall_at_0_1pct_fpr": 0.001})
+_FPR_LIMITS = MappingProxyType(
+    {name: metric.at_fpr for name, metric in METRICS.items() if metric.at_fpr is not None}
+)
 _ECE_BINS = 15
 _CLASS_LIMITS = "wilson limits of each class"
 

@@ -43,6 +43,7 @@ class Metric:
         undefined: Why there may be no figure; empty if that is for want of one of two classes.
         unit: `share` (0..1, shown as percent), `number` or `ms`.
         is_better_high: What counts as worse in a comparison; `None` if neither does.
+        at_fpr: The share of harmless rows that the threshold may flag, where that defines it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     undefined: str = ""
     unit: Literal["share", "number", "ms"] = "share"
     is_better_high: bool | None = True
+    at_fpr: float | None = None
 
     @property
     def is_proportion(self) -> bool:
@@ -156,6 +158,7 @@ _TABLE = (
         "Highest recall of any threshold that flags at most 1% of the "
         "harmless rows. Below some 370 harmless rows its interval reaches down to 0.",
         of="scores",
+        at_fpr=0.01,
     ),
     Metric(
         "recall_at_0_1pct_fpr",
@@ -163,6 +166,7 @@ _TABLE = (
         "Highest recall of any threshold that flags at most 0.1% of the "
         "harmless rows. Below some 3,700 harmless rows its interval reaches down to 0.",
         of="scores",
+        at_fpr=0.001,
     ),
     Metric(
         "fpr_at_95_recall",

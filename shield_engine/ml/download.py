@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from shield_engine.ml.registry import ModelEntry
 
-__all__ = ["ArtifactStore", "ModelFiles", "Progress", "Step", "plan"]
+__all__ = ["ArtifactStore", "FetchProgress", "ModelFiles", "Step", "plan"]
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int | None], None]
+FetchProgress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, if known."""
 
 _CHUNK_BYTES = 1 << 20
@@ -156,7 +156,7 @@ class ArtifactStore:
         self._digests: dict[tuple[str, int, int, int], str] = {}
         self._lock = threading.Lock()
 
-    def fetch(self, entry: ModelEntry, progress: Progress | None = None) -> ModelFiles:
+    def fetch(self, entry: ModelEntry, progress: FetchProgress | None = None) -> ModelFiles:
         """Return the model's files, downloaded if they are not here yet.
 
         `progress` follows the model file. A file from elsewhere that does not match its SHA-256 is
@@ -175,7 +175,7 @@ class ArtifactStore:
         *,
         limit: int,
         sha256: str | None = None,
-        progress: Progress | None = None,
+        progress: FetchProgress | None = None,
     ) -> tuple[Path, str]:
         """Bring a file that no registry has yet; return where it lies, and its SHA-256.
 
@@ -243,7 +243,7 @@ class ArtifactStore:
             for wanted in (_Wanted.model(entry), _Wanted.tokenizer(entry))
         )
 
-    def _file(self, wanted: _Wanted, progress: Progress | None) -> Path:
+    def _file(self, wanted: _Wanted, progress: FetchProgress | None) -> Path:
         steps = plan(wanted.sources, wanted.root, offline=self.offline)
         failures: list[str] = []
         for step, written in zip(steps, wanted.sources, strict=True):
@@ -285,7 +285,7 @@ class ArtifactStore:
         name = PurePosixPath(source.member or urlsplit(source.location).path).name
         return self.cache_dir / sha256 / re.sub(r"[^\w.-]", "_", name)
 
-    def _obtain(self, step: Step, wanted: _Wanted, progress: Progress | None) -> Path:
+    def _obtain(self, step: Step, wanted: _Wanted, progress: FetchProgress | None) -> Path:
         """Return the file of a step that writes into the cache."""
         target = self._target(step.source, wanted.sha256)
         try:
@@ -305,7 +305,7 @@ class ArtifactStore:
             ) from error
 
     def _extract(
-        self, step: Step, member: str, target: Path, wanted: _Wanted, progress: Progress | None
+        self, step: Step, member: str, target: Path, wanted: _Wanted, progress: FetchProgress | None
     ) -> Path:
         """Return the file that is a member of an archive, which is downloaded if it is not here."""
         is_download = step.action == "download"
@@ -366,7 +366,7 @@ class ArtifactStore:
         return known
 
     def _download(
-        self, source: Source, part: Path, sha256: str, limit: int, progress: Progress | None
+        self, source: Source, part: Path, sha256: str, limit: int, progress: FetchProgress | None
     ) -> None:
         """Fill `part`, going on from what an earlier try left of the same file."""
         import httpx
@@ -405,7 +405,7 @@ def _is_worth_a_retry(error: Exception) -> bool:
 
 
 def _transfer(
-    client: httpx.Client, url: str, part: Path, limit: int, progress: Progress | None
+    client: httpx.Client, url: str, part: Path, limit: int, progress: FetchProgress | None
 ) -> None:
     import httpx
 

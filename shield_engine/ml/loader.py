@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shield_engine.errors import ArtifactError, ConfigError
-from shield_engine.ml.download import ArtifactStore, ModelFiles, Progress
+from shield_engine.ml.download import ArtifactStore, FetchProgress, ModelFiles
 from shield_engine.ml.registry import ModelEntry, ModelRegistry
 from shield_engine.ml.tokenizer import Place, WindowTokenizer
 from shield_engine.types import Variant
@@ -192,7 +192,7 @@ class ModelLoader:
         """True if models run on something else than the CPU first."""
         return self._providers[:1] != (_CPU,)
 
-    def load(self, entry: ModelEntry, progress: Progress | None = None) -> LoadedModel:
+    def load(self, entry: ModelEntry, progress: FetchProgress | None = None) -> LoadedModel:
         """Return the model of `entry`, loading it if nobody has.
 
         A failure is not remembered: the next call tries again.
@@ -227,7 +227,7 @@ class ModelLoader:
         with self._lock:
             return self._loaded.pop((model_id, variant), None) is not None
 
-    def _load(self, entry: ModelEntry, progress: Progress | None) -> LoadedModel:
+    def _load(self, entry: ModelEntry, progress: FetchProgress | None) -> LoadedModel:
         started = time.perf_counter()
         try:
             self._check_budget(entry)

@@ -27,9 +27,9 @@ from shield_engine.store.rows import (
     stored_rows,
 )
 
-__all__ = ["MOST_ROWS", "Contrast", "Contrasts", "contrast", "error_contrasts", "patterns", "words"]
+__all__ = ["SIDE_ROWS", "Contrast", "Contrasts", "contrast", "error_contrasts", "patterns", "words"]
 
-MOST_ROWS = 10_000
+SIDE_ROWS = 10_000
 """Rows of each side that are read; more are sampled."""
 PRIOR_ROWS = 10.0
 """Weight of the prior, in rows; rare items of a few rows hardly move."""
@@ -193,8 +193,8 @@ def error_contrasts(
             store, verdicts, replace(rows or RowFilter(), kind=kind, label=label)
         )
         totals.append(len(places))
-        if len(places) > MOST_ROWS:
-            places = np.random.default_rng(seed).choice(places, MOST_ROWS, replace=False)
+        if len(places) > SIDE_ROWS:
+            places = np.random.default_rng(seed).choice(places, SIDE_ROWS, replace=False)
         sides.append(stored_rows(store, run.dataset_id, np.sort(places).tolist(), run.run_id))
 
     def compared(items: Callable[[StoredRow], Collection[str]]) -> tuple[Contrast, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shield_engine.engine import Shield
-from shield_engine.runs.execution import RunSpec, ready_parts, workers_of
+from shield_engine.runs.execution import RunSpec, ready_parts, scorer_of, workers_of
 from shield_engine.store import Store
 
 __all__ = ["Estimate", "estimate"]
@@ -47,14 +47,19 @@ def estimate(
     """Time rows spread over the lengths of a dataset, with the run's workers; nothing is stored.
 
     A line through time by length of the sampled texts gives the time of all. It takes at most a few
-    seconds, whatever the texts are.
+    seconds, whatever the texts are. A sample of 0 asks nothing: calls and price come without a time.
     """
     dataset = store.datasets.find(dataset_id)
     rows = min(dataset.rows, spec.limit or dataset.rows)
     if rows == 0:
         return Estimate(0, 0, 0.0, 0.0)
-    parts, scorer = ready_parts(shield, dataset.task, spec)
+    scorer = scorer_of(shield, dataset.task, spec)
     guard = scorer.guard
+    calls = -(-rows // guard.batch) if guard and scorer.model is None else 0
+    price = calls * guard.price_per_1000 / 1_000 if guard else 0.0
+    if sample == 0:
+        return Estimate(rows, 0, 0.0, 0.0, calls, price)
+    parts, _ = ready_parts(shield, dataset.task, spec)
     if guard is not None and scorer.model is None:
         sample = _ASKED_OUTSIDE
     lengths = store.datasets.lengths(dataset_id)[:rows]
@@ -77,11 +82,9 @@ def estimate(
         wait(asked, timeout=_LONGEST_S)
         pool.shutdown(wait=True, cancel_futures=True)
     wall = max(time.perf_counter() - began, 1e-9)
-    chars, seconds = np.array([one.result() for one in asked if not one.cancelled()]).T
+    chars, seconds = np.array([answer.result() for answer in asked if not answer.cancelled()]).T
     at_once = max(1.0, seconds.sum() / wall)
     per_char = max(0.0, np.polyfit(chars, seconds, 1)[0]) if np.ptp(chars) else 0.0
     per_text = max(0.0, (seconds - per_char * chars).mean())
     whole = max((per_text * rows + per_char * float(lengths.sum())) / at_once, 1e-9)
-    calls = -(-rows // guard.batch) if guard and scorer.model is None else 0
-    price = calls * guard.price_per_1000 / 1_000 if guard else 0.0
     return Estimate(rows, len(chars), rows / whole, whole, calls, price)

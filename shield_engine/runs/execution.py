@@ -39,11 +39,12 @@ __all__ = [
     "parts_for",
     "ready_parts",
     "reusable_run",
+    "scorer_of",
     "start",
     "workers_of",
 ]
 
-BATCH_ROWS = 1_000
+RUN_BATCH_ROWS = 1_000
 _FIRST_FAILURES = 20  # of a guard that has not answered yet
 _LATER_FAILURES = 100
 PARTS = ("heuristic", "ml")
@@ -154,7 +155,7 @@ def reusable_run(store: Store, shield: Shield, dataset_id: str, spec: RunSpec) -
     if "ml" not in spec.parts:
         return None
     dataset = store.datasets.find(dataset_id)
-    scorer = _scorer(shield, dataset.task, spec)
+    scorer = scorer_of(shield, dataset.task, spec)
     return _run_alike(store, dataset_id, {"model": scorer.identity, "packages": packages()})
 
 
@@ -179,7 +180,7 @@ def execute(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int = RUN_BATCH_ROWS,
     retry_errors: bool = False,
 ) -> RunInfo:
     """Score what is left of a run and return it, done or cancelled.
@@ -205,7 +206,7 @@ def execute(
         return run
     _refuse_given(run)
     try:
-        scorer = _scorer(shield, run.task, spec)
+        scorer = scorer_of(shield, run.task, spec)
         with ExitStack() as stack:
             guard = _logged(shield, scorer, run_id)
             if guard is not None:
@@ -386,12 +387,12 @@ def _refuse_given(run: RunInfo) -> None:
         )
 
 
-def _scorer(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
+def scorer_of(shield: Shield, task: Task, spec: RunSpec) -> Scorer:
     """Return what a run asks beside the rules."""
     if "ml" not in spec.parts:
         return Scorer()
-    name = spec.model_id or ""
-    guard = shield.guard(name, task) if name in shield.guards else None
+    named = shield.guard_of(spec.model_id)
+    guard = shield.guard(named.name, task) if named else None
     if guard is not None and not isinstance(guard, OnnxEntry):
         return Scorer(guard=guard)
     model, variant = (guard.model, guard.variant) if guard else (spec.model_id, spec.variant)
@@ -435,7 +436,7 @@ def ready_parts(
     if "heuristic" in spec.parts:
         extra = load_rules(Path(spec.rules_file), task) if spec.rules_file else ()
         heuristic = heuristic_for(task, extra_rules=extra, disabled_rules=spec.disabled_rules)
-    scorer = _scorer(shield, task, spec)
+    scorer = scorer_of(shield, task, spec)
     if scorer.name is None:
         return Parts(task, heuristic), scorer
     # Only hybrid asks the tier, and hybrid needs both parts.

@@ -21,7 +21,7 @@ from shield_engine.guards import GuardEntry
 from shield_engine.heuristics import heuristic_for, linear_tier
 from shield_engine.ml import MLScore
 from shield_engine.parts import Parts, RawScores
-from shield_engine.runs.execution import BATCH_ROWS, PARTS, Progress, RunSpec
+from shield_engine.runs.execution import PARTS, RUN_BATCH_ROWS, Progress, RunSpec
 from shield_engine.runs.results import ScoredRow, result_table
 from shield_engine.runs.stamp import Scorer, run_stamp
 from shield_engine.store import DatasetInfo, RunInfo, RunStamp, RunStatus, Store
@@ -130,8 +130,8 @@ def store_given_scores(
             runs.append(run)
             if run.status != RunStatus.DONE:
                 new.append((run, given))
-        for begin in range(0, rows if new else 0, BATCH_ROWS):
-            end = min(begin + BATCH_ROWS, rows)
+        for begin in range(0, rows if new else 0, RUN_BATCH_ROWS):
+            end = min(begin + RUN_BATCH_ROWS, rows)
             _store_batch(store, dataset, parts, new, begin, end)
             if on_progress is not None:
                 seconds = time.perf_counter() - began

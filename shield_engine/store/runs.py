@@ -319,6 +319,15 @@ class Runs:
             parts_ms=parts_ms,
         )
 
+    def model_latency(self, run_id: str) -> tuple[float, float] | None:
+        """Return p50 and p95 of the model part's milliseconds; `None` if it was never timed."""
+        ((percentiles,),) = self._connection.fetch(
+            "SELECT quantile_cont(tokenize_ms + infer_ms, [0.5, 0.95]) FROM results "
+            "WHERE run_id = ? AND error IS NULL",
+            [run_id],
+        )
+        return None if percentiles is None else (percentiles[0], percentiles[1])
+
     def row_hashes(self, run_id: str) -> list[tuple[str, int | None]]:
         """Return (text SHA-256, label) of each scored row, in row order."""
         rows = self._connection.fetch(f"SELECT d.text_sha256, d.label {_SCORED_ROWS}", [run_id])

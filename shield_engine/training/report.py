@@ -9,11 +9,11 @@ from pathlib import Path
 from shield_engine.settings import file_sha256, write_file
 from shield_engine.training.recipe import Recipe
 
-__all__ = ["Comparison", "TrainingReport", "write_report"]
+__all__ = ["ModelComparison", "TrainingReport", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """Old and new model on the same rows.
 
     Attributes:
@@ -81,7 +81,7 @@ class TrainingReport:
     seconds: float
     sources: dict[str, int]
     validation: dict[str, float] = field(default_factory=dict)
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[ModelComparison, ...] = ()
     bias_shift: tuple[float, ...] = ()
 
 

@@ -44,7 +44,7 @@ from shield_engine.training.network import (
     predict,
 )
 from shield_engine.training.recipe import ENCODER, Recipe
-from shield_engine.training.report import Comparison, TrainingReport, write_report
+from shield_engine.training.report import ModelComparison, TrainingReport, write_report
 from shield_engine.training.rows import TrainingRows, read_rows, split_rows
 from shield_engine.types import LABELS, Task, Variant
 
@@ -303,7 +303,7 @@ def _register(recipe: Recipe, parent: ModelEntry | None, out: Path) -> str:
 
 def _compare(
     loader: ModelLoader, old: ModelEntry, report: TrainingReport, held_out: TrainingRows
-) -> tuple[Comparison, ...]:
+) -> tuple[ModelComparison, ...]:
     """Compare both INT8 files on the held-out rows and on the bundled sample of the task."""
     new = ModelRegistry.load(report.registry_path).get(report.model_id, Variant.INT8)
     sample = read_rows(bundled("datasets", f"{new.task.value}_sample.jsonl"), new.task)
@@ -317,7 +317,7 @@ def _compare(
     for position, (name, (old_right, new_right)) in enumerate(zip(sets, pairs, strict=True)):
         interval = wilson(int(new_right.sum()), len(new_right))
         comparisons.append(
-            Comparison(
+            ModelComparison(
                 name=name,
                 n=len(new_right),
                 before=float(old_right.mean()),

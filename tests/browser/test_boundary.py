@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 PAGES = (
     "", "datasets", "new_run", "runs", "compare", "threshold_lab", "errors", "performance",
-    "playground", "models", "reports_gates", "settings_page",
+    "playground", "guards", "reports_gates", "settings_page",
 )  # fmt: skip
 UPGRADE = {
     "Connection": "Upgrade",

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from shield_engine.benchmark import TARGETS, as_markdown, compare, run_benchmark, run_soak, soak
+from shield_engine.benchmark import (
+    TARGETS,
+    benchmark_markdown,
+    compare_benchmarks,
+    run_benchmark,
+    run_soak,
+    soak,
+)
 from shield_engine.benchmark.subject import Effort, Subject
 from shield_engine.engine import Shield
 from shield_engine.settings import Settings, usable_cpus
@@ -188,7 +195,7 @@ def test_the_engines_own_scanners_and_caches_are_left_alone(
 
 def test_a_document_compared_with_itself_decides_nothing(document: dict[str, Any]) -> None:
     """Every figure and ratio has a row, and no interval is disjoint from itself."""
-    rows = compare(document, document)
+    rows = compare_benchmarks(document, document)
 
     assert len(rows) == len(document["figures"]) + len(document["ratios"])
     assert not any(row["is_disjoint"] for row in rows)
@@ -196,7 +203,7 @@ def test_a_document_compared_with_itself_decides_nothing(document: dict[str, Any
 
 def test_markdown_has_a_row_for_every_figure_and_ratio(document: dict[str, Any]) -> None:
     """What is in the JSON is in the table."""
-    shown = as_markdown(document)
+    shown = benchmark_markdown(document)
 
     for row in document["figures"] + document["ratios"]:
         assert f"\n| {row['name']} | " in shown

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shield_engine.anonymizer import Anonymize, Deanonymize
 from shield_engine.heuristics import Rule, bundled_rules
-from shield_engine.pipeline import ScannerPipeline, Vault
+from shield_engine.pipeline import Anonymize, Deanonymize, ScannerPipeline, Vault
 
 
 def conversation(threads: int = 1) -> ScannerPipeline:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shield_engine.cascade import Stage, settled
+from shield_engine.decision import Stage, stage_risk
 from shield_engine.errors import ConfigError
 from shield_engine.policy import Policy, policy_differences, read_policies, write_policies
 from shield_engine.types import Mode, Task, Variant
@@ -36,7 +36,7 @@ def test_a_stage_ends_a_text_on_its_own_side_of_the_threshold(
 ) -> None:
     """Whatever the threshold of the last stage, flagged is flagged and passed is passed, in bulk too."""
     stage = Stage("rules", pass_at=min(bands), stop_at=max(bands))
-    ended = settled(stage, np.array(risks), threshold)
+    ended = stage_risk(stage, np.array(risks), threshold)
     for risk, end in zip(risks, ended, strict=True):
         if risk >= max(bands):
             assert threshold <= end <= 1
@@ -44,7 +44,7 @@ def test_a_stage_ends_a_text_on_its_own_side_of_the_threshold(
             assert 0 <= end < threshold
         else:
             assert np.isnan(end)
-        np.testing.assert_equal(float(settled(stage, risk, threshold)), end)
+        np.testing.assert_equal(float(stage_risk(stage, risk, threshold)), end)
 
 
 def test_a_cascade_survives_its_file(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from shield_engine.benchmark import TARGETS, Target, as_markdown, compare, comparison_markdown
+from shield_engine.benchmark import (
+    TARGETS,
+    Target,
+    benchmark_markdown,
+    compare_benchmarks,
+    comparison_markdown,
+)
 from shield_engine.benchmark.document import Measure, Ratio
 from shield_engine.errors import ConfigError
 from shield_engine.statistics import Figure
@@ -81,7 +87,7 @@ def test_only_disjoint_intervals_decide(
     before = document(figure("a", 1.5, 1.0, 2.0, better=better))
     after = document(figure("a", 0.75, low, high, better=better))
 
-    (row,) = compare(before, after)
+    (row,) = compare_benchmarks(before, after)
 
     assert row["verdict"] == verdict
     assert row["is_disjoint"] is (verdict != "not decisive")
@@ -94,7 +100,7 @@ def test_only_figures_of_both_documents_in_one_unit_are_compared() -> None:
     before = document(figure("a", 0, 0, 0), figure("b", 1, 1, 1), figure("gone", 1, 1, 1))
     after = document(figure("a", 1, 1, 1), other_unit, figure("new", 1, 1, 1))
 
-    rows = compare(before, after)
+    rows = compare_benchmarks(before, after)
 
     assert [row["name"] for row in rows] == ["a"]
     assert rows[0]["ratio"] is None
@@ -105,7 +111,7 @@ def test_ratios_are_compared_too() -> None:
     before = Ratio("two_threads_vs_one", Figure(1.9, 1.8, 2.0, 20, method="t"), 1.8).as_dict()
     after = Ratio("two_threads_vs_one", Figure(1.0, 0.9, 1.1, 20, method="t"), 1.8).as_dict()
 
-    (row,) = compare(document(ratios=(before,)), document(ratios=(after,)))
+    (row,) = compare_benchmarks(document(ratios=(before,)), document(ratios=(after,)))
 
     assert row["verdict"] == "worse"
 
@@ -114,12 +120,12 @@ def test_ratios_are_compared_too() -> None:
 def test_something_else_than_a_benchmark_is_refused(broken: Any) -> None:
     """The error says which of the two it was and what to give."""
     with pytest.raises(ConfigError, match=r"second document is no benchmark.*shield bench --json"):
-        compare(document(), broken)
+        compare_benchmarks(document(), broken)
 
 
 def test_markdown_shows_figure_interval_count_and_target_apart() -> None:
     """A row holds what was measured; the target stands in a column that says it was not."""
-    shown = as_markdown(
+    shown = benchmark_markdown(
         document(
             figure(
                 "inference.32_tokens.p99", 12.345, 11, None, target="inference_int8",
@@ -149,7 +155,7 @@ def test_markdown_shows_figure_interval_count_and_target_apart() -> None:
 )
 def test_numbers_are_shown_with_three_significant_digits(value: float, shown: str) -> None:
     """Microseconds in a table of milliseconds stay readable."""
-    assert f"| a | {shown} | ms |" in as_markdown(document(figure("a", value, None, None)))
+    assert f"| a | {shown} | ms |" in benchmark_markdown(document(figure("a", value, None, None)))
 
 
 def test_a_comparison_names_what_moved_and_counts_the_rest() -> None:
@@ -157,7 +163,7 @@ def test_a_comparison_names_what_moved_and_counts_the_rest() -> None:
     before = document(figure("a", 2, 1.9, 2.1), figure("b", 2, 1.9, 2.1), figure("c", 2, 1, 3))
     after = document(figure("a", 1, 0.9, 1.1), figure("b", 4, 3.9, 4.1), figure("c", 2.5, 1, 3))
 
-    told = comparison_markdown(compare(before, after))
+    told = comparison_markdown(compare_benchmarks(before, after))
 
     assert told.startswith("Of 3 figures that both have, 1 got worse, 1 got better, and 1 have")
     rows = [line for line in told.splitlines() if line.startswith("| ")][2:]
@@ -170,4 +176,4 @@ def test_a_comparison_names_what_moved_and_counts_the_rest() -> None:
 def test_a_comparison_without_a_move_has_no_table() -> None:
     """Nothing to name, nothing to draw."""
     same = document(figure("a", 2, 1.9, 2.1))
-    assert "|" not in comparison_markdown(compare(same, same))
+    assert "|" not in comparison_markdown(compare_benchmarks(same, same))

@@ -9,7 +9,7 @@ import pytest
 
 from dashboard.errors.charts import contrast_chart
 from dashboard.errors.tables import (
-    KINDS,
+    KIND_TEXTS,
     contrast_frame,
     history_frame,
     judged_frame,
@@ -46,7 +46,7 @@ def test_kinds_follow_the_classes_and_labels() -> None:
     assert RowKind.FALSE_POSITIVES in kinds_of(TWO, is_labelled=True)
     assert RowKind.FALSE_NEGATIVES not in kinds_of(THREE, is_labelled=True)
     assert kinds_of(TWO, is_labelled=False) == (RowKind.NEAR, RowKind.FAILED, RowKind.ALL)
-    assert len({KINDS[kind][1] for kind in RowKind}) == len(RowKind)
+    assert len({KIND_TEXTS[kind][1] for kind in RowKind}) == len(RowKind)
 
 
 def test_rows_are_shown_with_label_verdict_and_review() -> None:

@@ -20,10 +20,9 @@ from dashboard.performance.tables import (
     figure_named,
     figures_frame,
     machine_frame,
-    number,
     ratios_frame,
 )
-from shield_engine.benchmark import TARGETS, read_document
+from shield_engine.benchmark import TARGETS, number, read_document
 from shield_engine.errors import ConfigError
 
 HOSTILE = '<a href="javascript:alert(1)">x</a>\u202e'

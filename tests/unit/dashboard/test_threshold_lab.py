@@ -20,7 +20,7 @@ from shield_engine.decide.bands import BandPoint, Traffic, day_of
 from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.evidence import choice_evidence
 from shield_engine.decide.splits import Optimism, SliceChoice, SplitReport
-from shield_engine.decide.thresholds import Choice, Rule
+from shield_engine.decide.thresholds import Choice, ThresholdRule
 from shield_engine.statistics import Figure
 from shield_engine.statistics.intervals import Interval
 
@@ -46,23 +46,23 @@ def test_choice_says_counts_rates_and_the_proved_bound() -> None:
 def test_split_says_its_sizes_and_what_the_other_half_gave() -> None:
     """Sizes, units, the threshold, the reported rates and the gap in points."""
     report = SplitReport(FOUND, COLUMN, COLUMN, 5, 0.8, 0.75, 0.05)
-    said = split_text(report, Rule("f1"))
+    said = split_text(report, ThresholdRule("f1"))
     assert "6 rows to choose on, 6 to report on; 5 groups or distinct texts" in said
     assert "Chosen there: 0.5. On the other half it gives recall 100.0% and FPR 25.0%." in said
     assert said.endswith("flattered by +5.00 points.")
-    assert split_text(report, Rule("cost")).endswith("+0.05 cost units per text.")
+    assert split_text(report, ThresholdRule("cost")).endswith("+0.05 cost units per text.")
     empty = SplitReport(NONE, COLUMN, COLUMN, 5, None, None, None)
-    assert "On the choosing half: Infeasible" in split_text(empty, Rule("fpr"))
+    assert "On the choosing half: Infeasible" in split_text(empty, ThresholdRule("fpr"))
 
 
 def test_optimism_is_said_in_points_or_as_unknown() -> None:
     """The mean, its spread and how far the threshold moves; without one, that it cannot be told."""
     found = Optimism(0.014, Interval(-0.02, 0.052), 0.7, 0.686, Interval(0.25, 0.5), 200, 0)
-    said = optimism_text(found, Rule("f1"))
+    said = optimism_text(found, ThresholdRule("f1"))
     assert "flatters by 1.40 points on average (-2.00 to 5.20 over 200 resamples)" in said
     assert "between 0.25 and 0.5" in said
     none = Optimism(None, None, None, None, None, 0, 200)
-    assert "cannot be told" in optimism_text(none, Rule("f1"))
+    assert "cannot be told" in optimism_text(none, ThresholdRule("f1"))
 
 
 def test_evidence_keeps_how_the_rule_held_elsewhere() -> None:
@@ -88,7 +88,7 @@ def test_bands_are_ordered_by_f1_or_by_cost() -> None:
     by_f1 = ordered_bands([seldom, often], None, 5.0)
     assert [one for one, _ in by_f1] == [often, seldom]
     assert "Cost of 1,000 texts" not in bands_frame(by_f1).columns
-    rule = Rule("cost", prevalence=0.1, miss=10, false_alarm=1)
+    rule = ThresholdRule("cost", prevalence=0.1, miss=10, false_alarm=1)
     # A text costs .1 x 10 x .1 + .9 x .1 = .19 with the model, .1 x 10 x .3 + .09 = .39 without.
     free = ordered_bands([seldom, often], rule, 0.0)
     assert [cost for _, cost in free] == pytest.approx([190, 390])
@@ -102,7 +102,7 @@ def test_bands_are_ordered_by_f1_or_by_cost() -> None:
 
 def test_bands_without_a_class_have_no_cost() -> None:
     """Without harmless rows the cost is unknown and its pair comes last."""
-    rule = Rule("cost", prevalence=0.1, miss=10, false_alarm=1)
+    rule = ThresholdRule("cost", prevalence=0.1, miss=10, false_alarm=1)
     unknown, known = point(0.9, None, (5, 0, 5, 0), 0.0), point(0.8, None, (5, 1, 5, 9), 1.0)
     assert ordered_bands([unknown, known], rule, 0.0)[-1] == (unknown, None)
 

@@ -10,8 +10,8 @@ from shield_engine.datasets.records import (
     Row,
     quarantine,
     read_cells,
-    read_document,
     read_json_lines,
+    rows_of_document,
 )
 from shield_engine.errors import DatasetError
 
@@ -153,14 +153,14 @@ def test_json_lines_keep_control_characters():
 )
 def test_document_shapes_give_the_same_rows(tmp_path, document):
     """Arrays, wrapped arrays, columns and indexed columns are all read as rows."""
-    rows = list(read_document(tmp_path / "x.json", document))
+    rows = list(rows_of_document(tmp_path / "x.json", document))
     assert rows == [Row(1, {"text": "a"}), Row(2, {"text": "b"})]
 
 
 def test_document_columns_of_messages_are_columns(tmp_path):
     """Equally long columns stay columns though one of them holds objects."""
     document = {"text": ["a"], "meta": [{"k": 1}]}
-    assert list(read_document(tmp_path / "x.json", document)) == [
+    assert list(rows_of_document(tmp_path / "x.json", document)) == [
         Row(1, {"text": "a", "meta": {"k": 1}})
     ]
 
@@ -178,7 +178,7 @@ def test_document_columns_of_messages_are_columns(tmp_path):
 def test_document_of_another_shape_is_refused(tmp_path, document, message):
     """A document without one clear table is an error that says what is needed."""
     with pytest.raises(DatasetError, match=message):
-        list(read_document(tmp_path / "x.json", document))
+        list(rows_of_document(tmp_path / "x.json", document))
 
 
 def test_large_document_is_refused_with_the_way_out(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shield_engine.cascade import Stage
 from shield_engine.decide.cascades import (
     Aim,
     Cascade,
@@ -19,6 +18,7 @@ from shield_engine.decide.cascades import (
     sources_of,
 )
 from shield_engine.decide.splits import split
+from shield_engine.decision import Stage
 from shield_engine.errors import ConfigError
 from shield_engine.store import Store
 from shield_engine.types import Task

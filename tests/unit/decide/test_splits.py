@@ -8,7 +8,7 @@ from scipy import stats
 
 from shield_engine.decide.column import ScoreColumn
 from shield_engine.decide.splits import choose_and_report, optimism, slice_choices, split
-from shield_engine.decide.thresholds import Rule
+from shield_engine.decide.thresholds import ThresholdRule
 
 
 def test_split_keeps_units_whole_and_classes_even() -> None:
@@ -36,7 +36,7 @@ def test_report_is_of_rows_the_choice_never_saw() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 400)
     scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.15), 0, 1)
-    found = choose_and_report(labels, scores, np.arange(400), Rule("f1"))
+    found = choose_and_report(labels, scores, np.arange(400), ThresholdRule("f1"))
     assert found.choosing.n + found.reporting.n == 400
     assert found.choice.threshold is not None
     here = found.choosing.at(found.choice.threshold).f1[0]
@@ -48,7 +48,7 @@ def test_report_is_of_rows_the_choice_never_saw() -> None:
 def test_rule_that_finds_nothing_reports_nothing() -> None:
     """An infeasible limit leaves gap and optimism unknown."""
     labels, scores = np.array([0, 1] * 20), np.linspace(0, 1, 40)
-    rule = Rule("fpr", limit=0.001)
+    rule = ThresholdRule("fpr", limit=0.001)
     assert choose_and_report(labels, scores, np.arange(40), rule).gap is None
     assert optimism(ScoreColumn.of(labels, scores), rule).value is None
 
@@ -59,7 +59,7 @@ def test_optimism_is_estimated_without_bias_to_within_a_point(kind: str) -> None
 
     The truth is known: scores are normal, so the objective of a threshold on new rows is exact.
     """
-    rule = Rule(kind, limit=0.1)  # type: ignore[arg-type]
+    rule = ThresholdRule(kind, limit=0.1)  # type: ignore[arg-type]
     rng = np.random.default_rng(11)
     estimated, true = [], []
     for number in range(150):
@@ -92,9 +92,9 @@ def test_optimism_repeats_and_widens_with_groups() -> None:
     scores = np.clip(np.repeat(rng.normal(0, 0.15, 60), 5) + 0.4 + 0.15 * labels, 0, 1)
     rows = ScoreColumn.of(labels, scores)
     grouped = ScoreColumn.of(labels, scores, np.repeat(np.arange(60), 5))
-    first, again = optimism(rows, Rule("f1")), optimism(rows, Rule("f1"))
+    first, again = optimism(rows, ThresholdRule("f1")), optimism(rows, ThresholdRule("f1"))
     assert first == again
-    wide = optimism(grouped, Rule("f1"))
+    wide = optimism(grouped, ThresholdRule("f1"))
     assert wide.interval is not None
     assert first.interval is not None
     assert wide.interval.high - wide.interval.low > first.interval.high - first.interval.low
@@ -109,7 +109,9 @@ def test_slices_keep_the_common_threshold_unless_rows_decide() -> None:
     scores = np.where(values == "shifted", scores * 0.5, scores)
     found = {
         item.value: item
-        for item in slice_choices(labels, scores, values, np.arange(3_000), Rule("f1"), 0.5)
+        for item in slice_choices(
+            labels, scores, values, np.arange(3_000), ThresholdRule("f1"), 0.5
+        )
     }
     assert found["shifted"].is_decided
     assert not found["same"].is_decided
@@ -125,8 +127,8 @@ def test_slices_in_groups_need_groups_to_decide() -> None:
     labels = np.repeat([0, 1] * 5, 100)
     scores = np.clip(np.repeat(rng.normal(0, 0.05, 10), 100) + 0.3 + 0.1 * labels, 0, 1)
     values = np.array(["one"] * 1_000, dtype=object)
-    rows = slice_choices(labels, scores, values, np.arange(1_000), Rule("f1"), 0.9)
-    grouped = slice_choices(labels, scores, values, groups, Rule("f1"), 0.9, groups=groups)
+    rows = slice_choices(labels, scores, values, np.arange(1_000), ThresholdRule("f1"), 0.9)
+    grouped = slice_choices(labels, scores, values, groups, ThresholdRule("f1"), 0.9, groups=groups)
     assert rows[0].is_decided
     assert not grouped[0].is_decided
     assert grouped[0].p_value > 0.05
@@ -138,7 +140,7 @@ def test_optimism_under_a_limit_counts_what_groups_are_worth() -> None:
     labels = np.repeat(rng.integers(0, 2, 300), 10)
     scores = np.clip(np.repeat(rng.random(300), 10) * 0.6 + labels * 0.3, 0, 1)
     column = ScoreColumn.of(labels, scores, np.repeat(np.arange(300), 10))
-    rule = Rule("fpr", limit=0.1)
+    rule = ThresholdRule("fpr", limit=0.1)
     chosen = rule.choose(column).threshold
     single = rule.choose(ScoreColumn.of(labels, scores)).threshold
     found = optimism(column, rule).thresholds

@@ -10,7 +10,7 @@ from scipy import stats
 
 from shield_engine.decide.column import ScoreColumn, rates_at
 from shield_engine.decide.thresholds import (
-    Rule,
+    ThresholdRule,
     Weights,
     best_by_cost,
     best_by_metric,
@@ -325,7 +325,7 @@ def test_flat_region_under_a_limit_keeps_to_its_side() -> None:
     """Below the threshold of an FPR limit the limit is broken, so the region starts there."""
     labels, scores = simulated(2_000)
     column = ScoreColumn.of(labels, scores)
-    rule = Rule(kind="fpr", limit=0.05)
+    rule = ThresholdRule(kind="fpr", limit=0.05)
     choice = rule.choose(column)
     assert choice.threshold is not None
     region = rule.flat(column, choice.threshold)
@@ -339,6 +339,6 @@ def test_linear_objective_of_f1_has_its_maximum_at_the_best_f1() -> None:
     column = ScoreColumn.of(labels, scores)
     choice = best_by_metric(column, "f1")
     assert choice.threshold is not None
-    values = Rule("f1").weights(column, choice.threshold).of(column.sweep)
+    values = ThresholdRule("f1").weights(column, choice.threshold).of(column.sweep)
     assert column.sweep.tp[np.argmax(values)] == choice.tp
     assert column.sweep.fp[np.argmax(values)] == choice.fp

@@ -18,7 +18,7 @@ from shield_engine.heuristics import (
     load_rules,
     normalize,
 )
-from shield_engine.heuristics.lexicon import probabilities_of
+from shield_engine.heuristics.lexicon import class_probabilities
 from shield_engine.heuristics.parts import combine
 from shield_engine.heuristics.ruleset import RuleMatcher
 from shield_engine.types import RuleHit, Task
@@ -306,9 +306,9 @@ def test_lexicon_labels_are_vaders_at_its_cuts() -> None:
     """The most probable label is negative up to -.05, positive from .05, neutral between."""
     for step in range(-1_000, 1_001):
         compound = step / 1_000
-        label = max(range(3), key=probabilities_of(compound).__getitem__)
+        label = max(range(3), key=class_probabilities(compound).__getitem__)
         assert label == (0 if compound <= -0.05 else 2 if compound >= 0.05 else 1), compound
-        assert sum(probabilities_of(compound)) == pytest.approx(1)
+        assert sum(class_probabilities(compound)) == pytest.approx(1)
 
 
 def test_lexicon_names_the_words_behind_a_score() -> None:

@@ -309,7 +309,7 @@ def test_errors_are_held_against_right_rows_of_their_class(
     assert [one.item for one in found.categories] == ["override"]
     assert error_contrasts(store, judgement, 1).words == ()
     assert error_contrasts(store, judgement, 0, rows=RowFilter(search="number 1 ")).errors == 1
-    monkeypatch.setattr(contrasts, "MOST_ROWS", 5)
+    monkeypatch.setattr(contrasts, "SIDE_ROWS", 5)
     sampled = error_contrasts(store, judgement, 0)
     assert (sampled.read_errors, sampled.read_others, sampled.is_sampled) == (5, 5, True)
     assert sampled == error_contrasts(store, judgement, 0)
