@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.guards.fields import entry_values
 from dashboard.state import resources
 from dashboard.text import TASK_TITLES
 from dashboard.widgets import errors_shown, pick
 from shield_engine.guards import add_guard
 from shield_engine.guards.document import presets
+from shield_engine.guards.fields import entry_values
 from shield_engine.types import Task
 
 __all__ = ["GUARD_IN_URL", "VIEW_IN_URL", "offer_adding"]

@@ -92,28 +92,25 @@ class NewGuard:
 
     def values(self, name: str) -> dict[str, Any]:
         """Return the fields of the entry that were given."""
-        import json
+        from shield_engine.guards.fields import entry_values
 
         kind = "python" if self.callable else "http" if self.url and not self.preset else None
-        try:
-            body = json.loads(self.body) if self.body else None
-        except ValueError as error:
-            raise typer.BadParameter(f"is no JSON: {error}", param_hint="--body") from error
-        given = {
-            "name": name,
-            "preset": self.preset,
-            "kind": kind,
-            "task": check_task(self.task).value if self.task else None,
-            "callable": self.callable,
-            "url": self.url,
-            "headers": dict(_header(line) for line in self.header or ()) or None,
-            "body": body,
-            "score": self.score,
-            "threshold": self.threshold,
-            "concurrency": self.concurrency,
-            "price_per_1000": self.price_per_1000,
-        }
-        return {key: value for key, value in given.items() if value is not None}
+        return entry_values(
+            {
+                "name": name,
+                "preset": self.preset,
+                "kind": kind,
+                "task": check_task(self.task).value if self.task else None,
+                "callable": self.callable,
+                "url": self.url,
+                "headers": "\n".join(self.header or ()),
+                "body": self.body,
+                "score": self.score,
+                "threshold": self.threshold,
+                "concurrency": self.concurrency,
+                "price_per_1000": self.price_per_1000,
+            }
+        )
 
 
 @with_options
@@ -178,7 +175,8 @@ def _add(settings: Settings, name: str, new: NewGuard) -> None:
 
     path = settings.guards_path
     if not new.is_model:
-        entry = add_guard(path, new.values(name))
+        models = {model.id for model in open_shield(settings).registry.entries}
+        entry = add_guard(path, new.values(name), taken=models)
         note(f"{path}: guard {entry.name} ({entry.kind}, {entry.task.value}) was added")
         return
     with progress_bar(name) as advance:
@@ -193,13 +191,6 @@ def _add(settings: Settings, name: str, new: NewGuard) -> None:
     )
     for line in added.notes:
         note(line)
-
-
-def _header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    if not colon:
-        raise typer.BadParameter(f"{line!r} is not NAME: VALUE", param_hint="--header")
-    return name.strip(), value.strip()
 
 
 _COLUMNS: Mapping[str, Callable[[GuardEntry], str]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.guards.fields import entry_values
 from dashboard.guards.tables import (
     Answer,
     Listed,
@@ -17,6 +16,7 @@ from dashboard.guards.tables import (
 )
 from shield_engine.errors import ConfigError
 from shield_engine.guards import HttpEntry, OnnxEntry, PythonEntry
+from shield_engine.guards.fields import entry_values
 from shield_engine.ml import MLScore
 from shield_engine.types import Task
 

@@ -1,4 +1,4 @@
-"""What a form holds as the fields of an entry in `guards.toml`. Pure.
+"""What was typed into a form or a command as the fields of an entry in `guards.toml`. Pure.
 
 Left empty means left out, so an entry has only what its user said. What cannot be read is named by
 its field; whether the entry holds together is said by `shield_engine.guards`.
