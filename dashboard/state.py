@@ -20,6 +20,13 @@ import streamlit as st
 from shield_engine.config import Bands
 from shield_engine.datasets import SourceFile
 from shield_engine.decide.candidates import Aligned, Candidate, RowOverlap, align, overlap
+from shield_engine.decide.cascades import (
+    Aim,
+    CascadeChoice,
+    StageSource,
+    chain_of,
+    choose_cascade,
+)
 from shield_engine.decide.column import Lab, lab_of
 from shield_engine.decide.compare import Comparison, compare, compare_slices
 from shield_engine.decide.figures import Evaluated, evaluate_run
@@ -44,6 +51,7 @@ __all__ = [
     "RunKey",
     "aligned",
     "balanced",
+    "cascade_choice",
     "common_rows",
     "comparison_of",
     "import_bundles",
@@ -250,6 +258,20 @@ def split_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule, seed: i
 def optimism_of(key: RunKey, mode: Mode, bands: Bands, rule: ThresholdRule) -> Optimism:
     """Return how much a rule flatters on a run's rows."""
     return optimism(threshold_lab(key, mode, bands).column, rule)
+
+
+@st.cache_data(max_entries=16, show_spinner="Trying bands")
+def cascade_choice(
+    sources: tuple[StageSource, ...], keys: tuple[RunKey, ...], aim: Aim
+) -> CascadeChoice:
+    """Return the cascade of stored stages that is chosen for an aim; see `choose_cascade`.
+
+    Args:
+        sources: The stages in order.
+        keys: Each stage's run, part of the cache's key.
+        aim: What it is chosen for.
+    """
+    return choose_cascade(chain_of(resources().store, sources), aim)
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing figures and intervals")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +17,22 @@ from typing import Self
 
 from shield_engine.cache import CacheStats, ResultCache
 from shield_engine.config import CacheConfig, MLConfig, ScannerConfig
+from shield_engine.decision import Stage
 from shield_engine.errors import ConfigError, UnknownNameError
-from shield_engine.guards import Guard, GuardEntry, OnnxEntry, find_guard, open_guard, read_guards
+from shield_engine.guards import (
+    CascadeEntry,
+    Guard,
+    GuardEntry,
+    OnnxEntry,
+    find_guard,
+    open_guard,
+    read_guards,
+)
 from shield_engine.guards.adapters import installed_peers
 from shield_engine.guards.answers import score_of
+from shield_engine.guards.cascade import Ask, CascadeGuard
 from shield_engine.guards.probes import Probe, check_guard
-from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for
+from shield_engine.heuristics import NORMALIZER_VERSION, heuristic_for, linear_tier
 from shield_engine.ml import (
     ArtifactStore,
     InferenceEngine,
@@ -31,7 +42,7 @@ from shield_engine.ml import (
     ModelRegistry,
 )
 from shield_engine.ml.loader import LoadedInfo
-from shield_engine.parts import CircuitBreaker, MLPart, RawScores
+from shield_engine.parts import CircuitBreaker, MLPart, RawScores, elapsed_ms
 from shield_engine.pipeline import Anonymize, Deanonymize, ScannerPipeline, Vault
 from shield_engine.policy import Policy, read_policies
 from shield_engine.scanners import KINDS, PartsScanner, ScannerStats
@@ -90,6 +101,7 @@ class Shield:
         self._guards: tuple[float, Mapping[str, GuardEntry]] | None = None
         self._open_guards: dict[str, Guard] = {}
         self._changed_guards: list[Guard] = []
+        self._cascades: dict[str, CascadeEntry] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -140,13 +152,17 @@ class Shield:
         """Return what a user should know before obeying `policy` with this engine.
 
         A threshold belongs to the scores of one model file or one declaration of a guard: another
-        one is refused. Changed rules move few scores, so they are a warning.
+        one is refused. The bands of a cascade belong to each of its stages, the rules among them;
+        it becomes a guard of this engine under the policy's name. Otherwise changed rules move few
+        scores, so they are a warning.
 
         Raises:
             ConfigError: The model that would decide is not the one the policy was made for.
             UnknownNameError: There is no such model, variant or guard.
         """
-        if policy.mode is not Mode.HEURISTIC:
+        if policy.cascade:
+            self._adopt(CascadeEntry.of(policy))
+        elif policy.mode is not Mode.HEURISTIC:
             digest = self._digest_of(policy)
             where = "guards.toml" if policy.guard else "the registry"
             if policy.model_sha256 not in {None, digest}:
@@ -297,7 +313,7 @@ class Shield:
             peers = [peer for task in Task for peer in installed_peers(task)]
             self._guards = changed, {entry.name: entry for entry in (*peers, *declared)}
             self._forget_changed(self._guards[1])
-        return self._guards[1]
+        return {**self._guards[1], **self._cascades}
 
     def guard_of(self, name: str | None) -> GuardEntry | None:
         """Return the guard that a run or a setting names; `None` if that is a model, or nothing.
@@ -341,6 +357,16 @@ class Shield:
                 thresholds={},
             )
         return replace(part, thresholds=self.thresholds(entry.task, model_id=entry.name))
+
+    def open_guard(self, entry: GuardEntry) -> Guard:
+        """Return a guard of its own, ready to be asked; the caller closes it.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        if isinstance(entry, CascadeEntry):
+            return CascadeGuard(entry, [self._stage(entry, stage) for stage in entry.stages])
+        return open_guard(entry, offline=self.settings.offline)
 
     def check_guard(self, entry: GuardEntry) -> tuple[Probe, ...]:
         """Try a guard on what users complain about; see `guards.probes`.
@@ -437,6 +463,51 @@ class Shield:
             self.inference(entry, ml.timeout_s)
         return self.model_part(entry, ml.timeout_s)
 
+    def _adopt(self, entry: CascadeEntry) -> None:
+        """Make a cascade a guard of this engine, if its stages are those its bands are for."""
+        taken = {name for name in self.guards if name not in self._cascades}
+        if entry.name in taken | {model.id for model in self.registry.find()}:
+            raise ConfigError(f"policy {entry.name} has the name of a guard or model; rename it")
+        for stage in entry.stages:
+            self._stage(entry, stage)
+        with self._lock:
+            if self._cascades.get(entry.name) != entry:
+                self._cascades[entry.name] = entry
+                self._forget_changed(self.guards)
+
+    def _stage(self, entry: CascadeEntry, stage: Stage) -> Ask:
+        """Return what asks a stage, if it is the one that the cascade was chosen for."""
+        digest, ask = self._stage_now(entry.task, stage)
+        wanted = stage.sha256 or stage.version or digest
+        if wanted != digest:
+            raise ConfigError(
+                f"policy {entry.name} was made for {stage.title} with {wanted[:12]}, now it is "
+                f"{digest[:12]}: choose the cascade anew"
+            )
+        return ask
+
+    def _stage_now(self, task: Task, stage: Stage) -> tuple[str, Ask]:
+        """Return the digest of what scores a stage, and what asks it."""
+        if stage.part == "rules":
+            rules = heuristic_for(task)
+            return rules.version, lambda text: _timed(lambda: rules.score(text).probabilities[1])
+        if stage.part == "linear":
+            tier = linear_tier(task)
+            if tier is None:
+                raise ConfigError(f"there is no linear tier for {task.value}")
+            return tier.version, lambda text: _timed(lambda: tier.score(text))
+        if stage.part == "guard":
+            part = self.guard_part(self.guard(stage.name or "", task))
+        else:
+            ml = MLConfig.evaluation(stage.variant or Variant.INT8)
+            part = self.model_part(self.entry_for(task, ml, stage.name))
+
+        def ask(text: str) -> tuple[float, float]:
+            score = part.infer(text)
+            return score.probabilities[1], score.tokenize_ms + score.infer_ms
+
+        return part.stamp.sha256, ask
+
     def _digest_of(self, policy: Policy) -> str:
         """Return the digest of what would decide: a model's file, or a guard's declaration."""
         ml = policy.scanner_config().ml
@@ -456,7 +527,7 @@ class Shield:
     def _opened(self, entry: GuardEntry) -> Guard:
         with self._lock:
             if entry.name not in self._open_guards:
-                self._open_guards[entry.name] = open_guard(entry, offline=self.settings.offline)
+                self._open_guards[entry.name] = self.open_guard(entry)
             return self._open_guards[entry.name]
 
     def _forget_changed(self, entries: Mapping[str, GuardEntry]) -> None:
@@ -488,6 +559,11 @@ class Shield:
         if self.loader.has_gpu:
             return (Variant.FP16, Variant.FP32, Variant.INT8)
         return (Variant.INT8, Variant.FP32, Variant.FP16)
+
+
+def _timed(score: Callable[[], float]) -> tuple[float, float]:
+    started = time.perf_counter()
+    return score(), elapsed_ms(started)
 
 
 def _scaling(entry: ModelEntry) -> str:

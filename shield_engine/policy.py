@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from shield_engine.config import Bands, MLConfig, ScannerConfig, check_share, check_task
+from shield_engine.decision import Stage, cascade_digest, check_cascade
 from shield_engine.documents import Constraint, Shape, read_toml
 from shield_engine.errors import ConfigError
 from shield_engine.types import LABELS, Mode, Task, Variant
@@ -51,6 +52,8 @@ class Policy:
             fingerprint of its declaration.
         guard: Name of the guard that takes the model's place; `None` for models and heuristics.
         guard_version: Its version then; part of the fingerprint.
+        cascade: Guards asked in order instead of one model or guard, in mode `ml`; the last decides
+            at the threshold.
         rules_version: Rule set the threshold was chosen with.
         allowed_labels: Sentiment: labels that pass.
         version: Set by the store, from 1; 0 while unsaved.
@@ -68,6 +71,7 @@ class Policy:
     model_sha256: str | None = None
     guard: str | None = None
     guard_version: str | None = None
+    cascade: tuple[Stage, ...] = ()
     rules_version: str | None = None
     allowed_labels: tuple[str, ...] = SENTIMENT_LABELS
     version: Annotated[int, _VERSION] = 0
@@ -87,7 +91,9 @@ class Policy:
                 f"policy {self.name} allows unknown label {', '.join(unknown)}; "
                 f"there are {', '.join(LABELS[Task.SENTIMENT])}"
             )
-        if self.guard is None:
+        if self.cascade:
+            self._check_cascade()
+        elif self.guard is None:
             if self.guard_version is not None:
                 raise ConfigError(f"policy {self.name} has a guard_version and names no guard")
             if self.mode is not Mode.HEURISTIC and (self.model_id is None or self.variant is None):
@@ -105,6 +111,14 @@ class Policy:
                 f"policy {self.name}: guard is a name on one line, got {self.guard!r}"
             )
 
+    def _check_cascade(self) -> None:
+        where = f"policy {self.name}"
+        check_cascade(where, self.cascade, self.threshold)
+        if self.mode is not Mode.ML or self.task is Task.SENTIMENT:
+            raise ConfigError(f"{where}: a cascade is of mode ml, for two classes")
+        if self.scorer_id != self.name or self.model_sha256 is not None:
+            raise ConfigError(f"{where} has a cascade and names a model or guard beside it")
+
     @property
     def title(self) -> str:
         """Name and version, as shown to users."""
@@ -113,11 +127,20 @@ class Policy:
     @property
     def scorer_id(self) -> str | None:
         """Guard's name or model's id: what a run of it is started with."""
-        return self.guard or self.model_id
+        return self.guard or self.model_id or (self.name if self.cascade else None)
+
+    @property
+    def scorer_sha256(self) -> str | None:
+        """Digest of what its threshold is for, as `RunInfo.model_sha256` has it, where known."""
+        if self.cascade:
+            return cascade_digest(self.task, self.cascade, self.threshold or 0.0)
+        return self.model_sha256
 
     @property
     def scorer(self) -> str | None:
         """What scores beside the rules, as `RunInfo.scorer` calls it; `None` if nothing does."""
+        if self.cascade:
+            return " → ".join(stage.title for stage in self.cascade)
         if self.guard is not None:
             return f"{self.guard} {self.guard_version or ''}".rstrip()
         return f"{self.model_id} {self.variant}" if self.model_id else None
@@ -160,6 +183,7 @@ class Policy:
             or None,
             "guard": self.guard,
             "guard_version": self.guard_version,
+            "cascade": [_plain(asdict(stage)) for stage in self.cascade] or None,
             "rules_version": self.rules_version,
             "allowed_labels": list(self.allowed_labels) if self.task is Task.SENTIMENT else None,
             "note": self.note or None,
@@ -280,6 +304,9 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for name, value in document.items():
         if isinstance(value, Mapping):
             leaves |= _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, item in enumerate(value, 1):
+                leaves |= _leaves(item, f"{prefix}{name}[{number}].")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             leaves[prefix + name] = text

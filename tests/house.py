@@ -443,9 +443,10 @@ def _circles(modules: Modules) -> Iterator[Place]:
 
 
 TARGETS: Sequence[Target] = (
-    # 41,806 and 2%. The plan's 29,500 was of the scope before guards and their pages (4,100 lines);
+    # 42,790: 41,806 with 984 for policies over guards and cascades of them, and 2%.
+    # The plan's 29,500 was of the scope before guards and their pages (4,100 lines);
     # of the rest no six lines stand twice but imports: less would take features away.
-    Target("lines", "product lines", "sum", _module_lines, 42_600),
+    Target("lines", "product lines", "sum", _module_lines, 43_600),
     Target("room", "files in the fullest room", "largest", _room_files, 12, {"shield_engine": 14}),
     Target(
         "module",

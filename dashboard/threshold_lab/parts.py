@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard.state import RunKey, optimism_of, resources, scores, split_of, threshold_lab
 from dashboard.tables import rows_table
 from dashboard.text import MODE_TITLES, plain
+from dashboard.threshold_lab.cascade import show_cascade
 from dashboard.threshold_lab.charts import (
     band_map,
     curve,
@@ -91,6 +92,7 @@ def show_decision(run: RunInfo) -> None:
         save_labels(run, mode, bands_of(run))
     else:
         _show_threshold(run, mode)
+        show_cascade(run)
     show_policies()
 
 

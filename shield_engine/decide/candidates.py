@@ -151,7 +151,7 @@ def of_policy(policy: Policy, run: RunInfo) -> Candidate:
         what = "guard" if run.stamp.get("guard") else "model"
         reason = (
             f"was scored by {what} {run.scorer} ({(run.model_sha256 or '')[:12]}), the policy's "
-            f"threshold is for {policy.scorer} ({(policy.model_sha256 or '')[:12]})"
+            f"threshold is for {policy.scorer} ({(policy.scorer_sha256 or '')[:12]})"
         )
     if reason:
         raise ConfigError(
@@ -322,8 +322,8 @@ def _is_scorer_of(policy: Policy, run: RunInfo) -> bool:
 
     A policy that names no digest goes by the guard's name; no model has another's guard.
     """
-    if policy.model_sha256 is not None:
-        return policy.model_sha256 == run.model_sha256
+    if policy.scorer_sha256 is not None:
+        return policy.scorer_sha256 == run.model_sha256
     return policy.guard == (run.stamp.get("guard") or {}).get("name")
 
 

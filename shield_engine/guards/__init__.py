@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from shield_engine.guards.document import add_guard, find_guard, read_guards, remove_guard
 from shield_engine.guards.entry import (
+    CascadeEntry,
     Guard,
     GuardEntry,
     HttpEntry,
@@ -16,6 +17,7 @@ from shield_engine.guards.entry import (
 )
 
 __all__ = [
+    "CascadeEntry",
     "Guard",
     "GuardEntry",
     "HttpEntry",

@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
+from shield_engine.decision import Stage, cascade_digest
 from shield_engine.documents import Check, Constraint
 from shield_engine.errors import ConfigError
+from shield_engine.policy import Policy
 from shield_engine.types import Task, Variant
 
-__all__ = ["Guard", "GuardEntry", "HttpEntry", "OnnxEntry", "PythonEntry", "Reply"]
+__all__ = ["CascadeEntry", "Guard", "GuardEntry", "HttpEntry", "OnnxEntry", "PythonEntry", "Reply"]
 
 _SECRET_NAME = re.compile("auth|key|token|secret|password|cookie", re.IGNORECASE)
 _NOT_DECIDING = frozenset(
@@ -215,6 +217,34 @@ class OnnxEntry(GuardEntry):
     model: str
     variant: Variant = Variant.INT8
     kind: ClassVar[str] = "onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeEntry(GuardEntry):
+    """A chain of guards under a policy's name.
+
+    Attributes:
+        stages: In the order in which they are asked.
+    """
+
+    stages: tuple[Stage, ...]
+    kind: ClassVar[str] = "cascade"
+
+    @classmethod
+    def of(cls, policy: Policy) -> CascadeEntry:
+        """Return the chain that a policy describes."""
+        return cls(
+            name=policy.name,
+            task=policy.task,
+            version=str(policy.version or ""),
+            threshold=policy.threshold or 0.0,
+            stages=policy.cascade,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the stages with their bands and the threshold, by whatever name."""
+        return cascade_digest(self.task, self.stages, self.threshold)
 
 
 def _plain(value: Any) -> Any:

@@ -448,13 +448,14 @@ def _commands(
     for option, key in (("--text-column", "text"), ("--label-column", "label")):
         if mapping.get(key):
             words += [option, str(mapping[key])]
-    if policy is not None:
+    guard = run.stamp.get("guard")
+    if policy is not None or (guard and guard["kind"] == "cascade"):
         words += ["--policy", "shield.toml"]
     else:
         words += ["--modes", ",".join(mode.value for mode in available_modes(run))]
         if run.is_given:
             words += ScoreColumn(**run.stamp["scores"]).options
-        elif run.stamp.get("guard"):
+        elif guard:
             words += ["--guard", str(run.model_id)]
         elif run.model_id:
             words += ["--model", run.model_id, "--variant", str(run.variant)]

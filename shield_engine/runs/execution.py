@@ -21,7 +21,7 @@ from shield_engine.cache import ResultCache, text_digest
 from shield_engine.config import CacheConfig, MLConfig
 from shield_engine.engine import Shield
 from shield_engine.errors import ConfigError, GuardError, ShieldError, StoreError
-from shield_engine.guards import OnnxEntry, open_guard
+from shield_engine.guards import OnnxEntry
 from shield_engine.guards.answers import LoggedGuard
 from shield_engine.heuristics import heuristic_for, linear_tier, load_rules
 from shield_engine.ml import InferenceEngine, MLScore
@@ -418,8 +418,7 @@ def _logged(shield: Shield, scorer: Scorer, run_id: str) -> LoggedGuard | None:
     """Return the outside guard of a run, with what it answered before."""
     if scorer.guard is None or scorer.model is not None:
         return None
-    opened = open_guard(scorer.guard, offline=shield.settings.offline)
-    return LoggedGuard(opened, _answers_path(shield, run_id))
+    return LoggedGuard(shield.open_guard(scorer.guard), _answers_path(shield, run_id))
 
 
 def ready_parts(

@@ -289,3 +289,34 @@ def test_policies_are_told_apart_exported_and_deleted(run_id: str, home: Path) -
     with stored(home) as store:
         left: list[Policy] = policies(store)
     assert [policy.title for policy in left] == ["front v1"]
+
+
+def test_a_cascade_of_stored_guards_is_chosen_and_saved(run_id: str, home: Path) -> None:
+    """Two guards over the same rows offer a chain; its bands are judged and kept as a policy."""
+    page = opened()
+    assert not any("cascade" in item.value for item in page.subheader)
+    with stored(home) as store:
+        dataset = store.datasets.all()[0]
+        costly = np.where(LABELS == 1, 0.95, 0.02) + 0.04 * RNG.random(COUNT)
+        add_run(store, dataset, costly.tolist(), ms=50.0, sha256="b" * 64, model_id="costly")
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    page = opened()
+    assert any("A cascade of guards" in item.value for item in page.subheader)
+    stages = next(item for item in page.multiselect if item.label.startswith("Stages"))
+    assert set(stages.options) == {"rules", "tiny INT8", "costly INT8"}
+    page = stages.set_value(["tiny INT8", "costly INT8"]).run()
+    fpr = next(item for item in page.number_input if item.label == "FPR at most, %")
+    page = fpr.set_value(2.0).run()
+    assert any("On the rows that did not choose it: recall" in text.value for text in page.success)
+    named = [item for item in page.text_input if item.label == "Name"][-1]
+    named.set_value("chain")
+    button = next(item for item in page.button if item.label == "Save cascade")
+    page = button.click().run()
+    assert any("Saved chain v1" in text.value for text in page.success)
+    st.cache_resource.clear()
+    with stored(home) as store:
+        (policy,) = policies(store)
+    assert [stage.name for stage in policy.cascade] == ["tiny", "costly"]
+    assert policy.evidence["judged"]["holds"] is True
+    assert policy.evidence["judged"]["mean_ms"] < 51.0
