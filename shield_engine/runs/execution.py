@@ -221,22 +221,24 @@ def execute(
             pool = stack.enter_context(ThreadPoolExecutor(workers_of(shield, spec, scorer)))
             sitting = _Sitting(store, run, parts, ResultCache(spec.cache), pool, cancel, guard)
             sitting.score_rest(batch_rows, on_progress)
-    except KeyboardInterrupt:
-        with suppress(StoreError):
-            if not is_done:
-                store.runs.set_status(run_id, RunStatus.INTERRUPTED)
-        raise
     except BaseException as error:
         # On a full disk this fails, too; the next start then shows the run as interrupted.
         with suppress(StoreError):
             if not is_done:
-                store.runs.set_status(run_id, RunStatus.FAILED, str(error) or type(error).__name__)
+                store.runs.set_status(run_id, *_ending(error))
         raise
     stopped = cancel.is_set() and store.runs.find(run_id).rows_done < run.rows
     store.runs.set_status(run_id, RunStatus.CANCELLED if stopped else RunStatus.DONE)
     if not stopped:
         _answers_path(shield, run_id).unlink(missing_ok=True)  # every answer is in the store
     return store.runs.find(run_id)
+
+
+def _ending(error: BaseException) -> tuple[RunStatus, str | None]:
+    """Return what a run is after an error: stopped by hand, or failed with the reason."""
+    if isinstance(error, KeyboardInterrupt):
+        return RunStatus.INTERRUPTED, None
+    return RunStatus.FAILED, str(error) or type(error).__name__
 
 
 @dataclass(slots=True)
