@@ -13,7 +13,7 @@ from shield_engine.errors import TrainingError, UnknownNameError
 from shield_engine.ml import ModelRegistry
 from shield_engine.training import Recipe, train
 from shield_engine.training.recipe import ENCODER
-from shield_engine.training.report import Comparison
+from shield_engine.training.report import ModelComparison
 from shield_engine.training.tune import balanced_shift
 from shield_engine.types import Task
 from tests import tiny_models
@@ -81,9 +81,9 @@ def test_only_a_decided_comparison_names_a_winner() -> None:
         "after_low": 0.8,
         "after_high": 0.95,
     }
-    assert Comparison(**rows, only_before=1, only_after=11, p_value=0.006).verdict == "better"
-    assert Comparison(**rows, only_before=11, only_after=1, p_value=0.006).verdict == "worse"
-    assert Comparison(**rows, only_before=4, only_after=6, p_value=0.75).verdict == "undecided"
+    assert ModelComparison(**rows, only_before=1, only_after=11, p_value=0.006).verdict == "better"
+    assert ModelComparison(**rows, only_before=11, only_after=1, p_value=0.006).verdict == "worse"
+    assert ModelComparison(**rows, only_before=4, only_after=6, p_value=0.75).verdict == "undecided"
 
 
 ROWS = [
