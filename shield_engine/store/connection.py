@@ -166,7 +166,8 @@ class Connection:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             try:
-                yield cursor
+                with _ctrl_c():
+                    yield cursor
             finally:
                 for name in tables or {}:
                     cursor.unregister(name)
@@ -175,7 +176,7 @@ class Connection:
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> None:
         """Run one statement that writes."""
-        with self._write:
+        with self._write, _ctrl_c():
             try:
                 self._cursor().execute(query, list(values))
             except duckdb.Error as error:
@@ -353,6 +354,17 @@ def _connect(path: Path) -> tuple[duckdb.DuckDBPyConnection, str | None]:
 def utc_now() -> datetime:
     """Return the time in UTC, without a zone: DuckDB gives zoned times to Python only through pytz."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl+C be what it is everywhere: DuckDB ends a query with an error of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _write_error(error: duckdb.Error) -> StoreError:

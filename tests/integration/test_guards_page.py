@@ -49,10 +49,13 @@ def opened(page: str, **linked: str) -> AppTest:
     return app.run()
 
 
+_MARKS = dict.fromkeys(map(ord, "\\\u2060"))
+
+
 def said(app: AppTest) -> str:
     """Return everything a page says, without the marks that keep it text."""
     kinds = (app.markdown, app.caption, app.info, app.success, app.warning, app.error)
-    return "\n".join(str(one.value) for kind in kinds for one in kind).replace("\\", "")
+    return "\n".join(str(one.value) for kind in kinds for one in kind).translate(_MARKS)
 
 
 def table(app: AppTest, *columns: str) -> pd.DataFrame:
