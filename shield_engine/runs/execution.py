@@ -29,6 +29,7 @@ from shield_engine.parts import Parts, RawScores
 from shield_engine.runs.results import ScoredRow, result_table, stored_model, stored_scores
 from shield_engine.runs.stamp import Scorer, check_same_parts, packages, run_stamp
 from shield_engine.store import RunInfo, RunStamp, RunStatus, Store
+from shield_engine.store.connection import interruptible
 from shield_engine.store.rows import stored_rows
 from shield_engine.types import Mode, Task, Variant
 
@@ -207,7 +208,7 @@ def execute(
     _refuse_given(run)
     try:
         scorer = scorer_of(shield, run.task, spec)
-        with ExitStack() as stack:
+        with interruptible(), ExitStack() as stack:
             guard = _logged(shield, scorer, run_id)
             if guard is not None:
                 stack.enter_context(closing(guard))

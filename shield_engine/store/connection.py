@@ -21,7 +21,7 @@ from shield_engine.errors import StoreBusyError, StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Connection", "utc_now"]
+__all__ = ["Connection", "interruptible", "utc_now"]
 
 
 def _create_first_tables(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -166,7 +166,7 @@ class Connection:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             try:
-                with _ctrl_c():
+                with interruptible():
                     yield cursor
             finally:
                 for name in tables or {}:
@@ -176,7 +176,7 @@ class Connection:
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> None:
         """Run one statement that writes."""
-        with self._write, _ctrl_c():
+        with self._write, interruptible():
             try:
                 self._cursor().execute(query, list(values))
             except duckdb.Error as error:
@@ -357,7 +357,7 @@ def utc_now() -> datetime:
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Let Ctrl+C be what it is everywhere: DuckDB ends a query with an error of its own."""
     try:
         yield
